@@ -1,0 +1,97 @@
+"""Volume and clicks in → mask out: the one interface behind which every engine stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from core_models.study.volume import Volume
+
+
+@dataclass(frozen=True)
+class Click:
+    """A point prompt.  `index` is (i, j, k) = (column, row, slice) of the canonical volume."""
+
+    index: tuple[int, int, int]
+    positive: bool = True
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A binary mask as its bounding box.
+
+    Attributes:
+        offset: (z, y, x) of the box's first voxel in the volume.
+        voxels: bool (dz, dy, dx); may be empty (size 0) for an empty mask.
+        shape: (z, y, x) of the whole volume.
+    """
+
+    offset: tuple[int, int, int]
+    voxels: np.ndarray
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def from_full(cls, full: np.ndarray) -> Mask:
+        """Crop a whole-volume bool array (z, y, x) to its bounding box."""
+        full = np.asarray(full, dtype=bool)
+        if not full.any():
+            return cls((0, 0, 0), np.zeros((0, 0, 0), bool), full.shape)
+        box = []
+        for axis in range(3):
+            line = np.flatnonzero(full.any(axis=tuple(a for a in range(3) if a != axis)))
+            box.append(slice(int(line[0]), int(line[-1]) + 1))
+        return cls(tuple(s.start for s in box), full[tuple(box)].copy(), full.shape)
+
+    def full(self) -> np.ndarray:
+        """The whole-volume bool array (z, y, x)."""
+        out = np.zeros(self.shape, dtype=bool)
+        out[self.slices] = self.voxels
+        return out
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """The box as slices into the volume."""
+        return tuple(slice(o, o + n) for o, n in zip(self.offset, self.voxels.shape, strict=True))
+
+    @property
+    def empty(self) -> bool:
+        return not self.voxels.any()
+
+    @property
+    def count(self) -> int:
+        """Number of voxels set."""
+        return int(np.count_nonzero(self.voxels))
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What an engine answers.
+
+    Attributes:
+        confidence: 0 to 1, the engine's own, uncalibrated unless the engine's card says so.
+        used: how many of the prompts shaped the mask.
+        note: one sentence for the reader when something is off ("the click is outside the body"), else "".
+    """
+
+    mask: Mask
+    confidence: float
+    used: int
+    note: str = ""
+
+
+class Engine(Protocol):
+    """One way to turn prompts into a mask.
+
+    `prepare` does the work that depends on the volume alone and may take seconds (it is run once per series, in the
+    background); `segment` is run on every click and must be deterministic in (prepared, clicks).
+    """
+
+    name: str
+    version: str
+    licence: str
+
+    def prepare(self, volume: Volume) -> Any: ...
+
+    def segment(self, prepared: Any, clicks: tuple[Click, ...]) -> Segmentation: ...

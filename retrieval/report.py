@@ -1,0 +1,56 @@
+"""A report as the corpus and the index hold it; a prior as search returns it.  Plain frozen data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class CorpusReport:
+    """One cleaned report.
+
+    Attributes:
+        id: unique in its corpus ("CXR1000", or a stored report's own id).
+        study_id: the unit of the split (all reports and images of one study share it).
+        terms: finding headings as the corpus has them ("Cardiomegaly/mild"; "normal"); empty if it has none.
+        modality, region: for filters ("CR", "chest").
+        source: corpus name ("open-i", "signed", a folder's name).
+        patient_key: salted digest of the patient id for "never the same patient's later report", or "".
+        date: YYYYMMDD or "".
+        flags: what cleaning removed or found suspicious ("instruction-like text").
+    """
+
+    id: str
+    study_id: str
+    indication: str
+    findings: str
+    impression: str
+    terms: tuple[str, ...] = ()
+    modality: str = "CR"
+    region: str = "chest"
+    source: str = "open-i"
+    patient_key: str = ""
+    date: str = ""
+    flags: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return " ".join(t for t in (self.findings, self.impression) if t)
+
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """One search hit.
+
+    Attributes:
+        score: cosine similarity of the embeddings, -1 to 1.
+        matched: the report's sentences nearest to the query, best first (at most three).
+    """
+
+    report: CorpusReport
+    score: float
+    matched: tuple[str, ...]

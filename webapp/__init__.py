@@ -1,0 +1,1 @@
+"""The page, the store, the jobs and the exports."""

@@ -1,0 +1,74 @@
+"""Environment in → one frozen Settings out.  Every setting has a default that needs no network and shares nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+PREFIX = "READING_ROOM_"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that can be set, by environment variable (`READING_ROOM_` + the upper-case name).
+
+    Attributes:
+        home: studies, database, index and prepared models (READING_ROOM_HOME).
+        data: images for training and evaluation (READING_ROOM_DATA); may not exist.
+        database_url: SQLAlchemy URL; default SQLite in `home`.
+        host, port: where the page listens.
+        max_upload_mb: the largest upload.
+        threads: torch and OpenMP threads for models.
+        adapter: folder of the LoRA adapter, or "" for the one in assets/.
+    """
+
+    home: Path
+    data: Path
+    database_url: str
+    host: str = "127.0.0.1"
+    port: int = 7860
+    max_upload_mb: int = 2048
+    threads: int = 2
+    adapter: str = ""
+
+    @property
+    def models(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def index(self) -> Path:
+        return self.home / "index"
+
+    @property
+    def studies(self) -> Path:
+        return self.home / "studies"
+
+    @property
+    def demo(self) -> Path:
+        return self.home / "demo"
+
+
+def load(environ: dict[str, str] | None = None) -> Settings:
+    """Read the settings from the environment (or from `environ`, for tests)."""
+    env = os.environ if environ is None else environ
+
+    def get(name: str, default: str) -> str:
+        return env.get(PREFIX + name, "") or default
+
+    home = (
+        Path(get("HOME", platformdirs.user_data_dir("reading-room", appauthor=False))).expanduser().resolve()
+    )
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    return Settings(
+        home=home,
+        data=Path(get("DATA", str(beside))),
+        database_url=get("DATABASE_URL", f"sqlite:///{home / 'reading-room.sqlite3'}"),
+        host=get("HOST", "127.0.0.1"),
+        port=int(get("PORT", "7860")),
+        max_upload_mb=int(get("MAX_UPLOAD_MB", "2048")),
+        threads=int(get("THREADS", "2")),
+        adapter=get("ADAPTER", ""),
+    )
