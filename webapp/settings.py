@@ -58,9 +58,7 @@ def load(environ: dict[str, str] | None = None) -> Settings:
     def get(name: str, default: str) -> str:
         return env.get(PREFIX + name, "") or default
 
-    home = (
-        Path(get("HOME", platformdirs.user_data_dir("reading-room", appauthor=False))).expanduser().resolve()
-    )
+    home = Path(get("HOME", platformdirs.user_data_dir("reading-room", appauthor=False))).expanduser().resolve()
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     return Settings(
         home=home,

@@ -72,9 +72,7 @@ class Volume:
         if self.array.ndim != 3:
             raise Refused(f"A volume has 3 axes (slice, row, column); this one has {self.array.ndim}.")
         if min(self.array.shape) < 1 or self.array.size > MAX_VOXELS:
-            raise Refused(
-                f"A volume of {self.array.shape} voxels cannot be opened (1 to {MAX_VOXELS} in all)."
-            )
+            raise Refused(f"A volume of {self.array.shape} voxels cannot be opened (1 to {MAX_VOXELS} in all).")
         affine = np.asarray(self.affine, dtype=np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise Refused("The scan's orientation or position holds numbers that are not finite.")
