@@ -1,0 +1,174 @@
+// Mouse and keyboard in → calls on the viewer.  Keys act only when no text is being typed.
+
+/** Is this element one that takes text, or a choice that keys move through? */
+export function takesText(target) {
+  if (!(target instanceof Element)) return false;
+  if (target.isContentEditable || target.closest('textarea, select, [contenteditable=""], [contenteditable="true"]')) return true;
+  const input = target.closest('input');
+  return Boolean(input) && !['range', 'button', 'checkbox', 'radio'].includes(input.type);
+}
+
+const DRAG = 4; // CSS pixels a press may move and still be a click
+
+/** Listen to one pane. */
+export function attachPointer(viewer, pane) {
+  const { canvas } = pane;
+  let press = null; // {action, x, y, ...}
+  let wheel = 0;
+
+  const actionOf = (event) => {
+    if (event.button === 1 || (event.button === 0 && viewer.spaceHeld)) return 'pan';
+    if (event.button === 2) return 'window';
+    if (event.button !== 0) return null;
+    return viewer.tool;
+  };
+
+  canvas.addEventListener('contextmenu', (event) => event.preventDefault());
+  canvas.addEventListener('auxclick', (event) => event.preventDefault());
+
+  canvas.addEventListener('pointerdown', (event) => {
+    const action = viewer.stored && actionOf(event);
+    if (!action) return;
+    event.preventDefault();
+    document.activeElement?.blur?.();
+    canvas.setPointerCapture(event.pointerId);
+    viewer.focus = pane;
+    const [centre, width] = viewer.window;
+    press = { action, x: event.clientX, y: event.clientY, lastX: event.clientX, lastY: event.clientY, centre, width, moved: false };
+    if (action === 'navigate') viewer.navigate(pane, event);
+    if (action === 'measure') viewer.startRuler(pane, pane.pointAt(event));
+  });
+
+  canvas.addEventListener('pointermove', (event) => {
+    if (!viewer.stored) return;
+    viewer.setHover(pane, pane.indexAt(event));
+    if (!press) return;
+    const [dx, dy] = [event.clientX - press.x, event.clientY - press.y];
+    const [stepX, stepY] = [event.clientX - press.lastX, event.clientY - press.lastY];
+    [press.lastX, press.lastY] = [event.clientX, event.clientY];
+    if (Math.hypot(dx, dy) > DRAG) press.moved = true;
+    if (press.action === 'window') {
+      const step = Math.max(press.width, viewer.smallestWidth * 20) / 300; // a screen's width sweeps a few windows
+      viewer.setWindow(press.centre + dy * step, press.width + dx * step);
+    } else if (press.action === 'pan') {
+      pane.pan[0] += stepX;
+      pane.pan[1] += stepY;
+      viewer.invalidate();
+    } else if (press.action === 'zoom') {
+      pane.zoomAt({ clientX: press.x, clientY: press.y }, Math.exp(-stepY / 150));
+    } else if (press.action === 'navigate') viewer.navigate(pane, event);
+    else if (press.action === 'measure') viewer.moveRuler(pane.pointAt(event));
+  });
+
+  const release = (event) => {
+    const done = press;
+    press = null;
+    if (!done || event.type === 'pointercancel') return;
+    if (done.action === 'segment' && !done.moved) {
+      const index = pane.indexAt(event);
+      if (index) viewer.click(pane, index, event.altKey ? false : viewer.positive);
+    }
+    if (done.action === 'navigate' && !done.moved) viewer.selectAt(pane.indexAt(event));
+    if (done.action === 'measure' && !done.moved) viewer.clearRuler();
+  };
+  canvas.addEventListener('pointerup', release);
+  canvas.addEventListener('pointercancel', release);
+  canvas.addEventListener('pointerleave', () => viewer.setHover(null, null));
+  canvas.addEventListener('pointerenter', () => {
+    viewer.focus = pane;
+    viewer.invalidate();
+  });
+
+  canvas.addEventListener(
+    'wheel',
+    (event) => {
+      if (!viewer.stored) return;
+      event.preventDefault();
+      const delta = event.deltaMode === 1 ? event.deltaY * 40 : event.deltaY;
+      if (event.ctrlKey || pane.slices === 1) return pane.zoomAt(event, Math.exp(-Math.max(-120, Math.min(120, delta)) / 500));
+      // A mouse wheel sends one large step, a touchpad many small ones.
+      wheel = Math.abs(delta) >= 50 ? Math.sign(delta) * 50 : wheel + delta;
+      const steps = Math.trunc(wheel / 50);
+      wheel -= steps * 50;
+      if (steps) pane.scroll(steps);
+      viewer.setHover(pane, pane.indexAt(event));
+    },
+    { passive: false },
+  );
+}
+
+/** The keyboard map, as shown by "?". */
+export const KEYS = [
+  ['S', 'segment: click adds, Alt+click removes'],
+  ['+ / −', 'the next clicks add / remove'],
+  ['N', 'new segment'],
+  ['U, Ctrl+Z', 'undo the last click'],
+  ['Shift+Ctrl+Z', 'redo'],
+  ['H', 'hide or show the overlay'],
+  ['C', 'crosshair tool: click or drag to move'],
+  ['X', 'crosshair lines on or off'],
+  ['W', 'window tool (right drag: always)'],
+  ['1 … 6', 'window presets'],
+  ['I', 'invert greys'],
+  ['Z', 'zoom tool (Ctrl+wheel: always)'],
+  ['P', 'pan tool (middle drag, Space+drag: always)'],
+  ['M', 'measure a length'],
+  ['R', 'reset zoom, pan and window'],
+  ['wheel, arrows', 'one slice'],
+  ['Page Up / Down', 'ten slices'],
+  ['Home / End', 'first / last slice'],
+  ['L', 'next layout'],
+  ['?', 'this list'],
+];
+
+const TOOLS = { s: 'segment', c: 'navigate', w: 'window', z: 'zoom', p: 'pan', m: 'measure' };
+const SCROLL = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1, PageUp: -10, PageDown: 10 };
+
+/** One key press → true where the viewer used it. */
+export function handleKey(viewer, event) {
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (event.ctrlKey || event.metaKey) {
+    if (key === 'z') event.shiftKey ? viewer.redo() : viewer.undo();
+    else if (key === 'y') viewer.redo();
+    else return false;
+    return true;
+  }
+  if (event.altKey) return false;
+  const onRange = event.target instanceof Element && event.target.matches('input[type=range]');
+  if (key in SCROLL && !onRange) viewer.focus.scroll(SCROLL[key]);
+  else if (key === 'Home' && !onRange) viewer.focus.scroll(-Infinity);
+  else if (key === 'End' && !onRange) viewer.focus.scroll(Infinity);
+  else if (key in TOOLS) viewer.setTool(TOOLS[key]);
+  else if (/^[1-6]$/.test(key)) viewer.setPreset(Number(key) - 1);
+  else if (key === 'x') viewer.toggleCrosshair();
+  else if (key === 'i') viewer.toggleInvert();
+  else if (key === 'h') viewer.toggleOverlay();
+  else if (key === 'r') viewer.reset();
+  else if (key === 'n') viewer.newSegment();
+  else if (key === 'u') viewer.undo();
+  else if (key === '+' || key === '=') viewer.setPositive(true);
+  else if (key === '-' || key === '_') viewer.setPositive(false);
+  else if (key === 'l') viewer.nextLayout();
+  else if (key === '?') viewer.toggleHelp();
+  else if (key === 'Escape' && viewer.helpShown) viewer.toggleHelp();
+  else return false;
+  return true;
+}
+
+/** Listen to the whole page's keys; `signal` ends it. */
+export function attachKeyboard(viewer, signal) {
+  document.addEventListener(
+    'keydown',
+    (event) => {
+      if (event.defaultPrevented || takesText(event.target) || !viewer.shown || !viewer.stored) return;
+      if (document.querySelector('dialog[open], [role=dialog][aria-modal=true]')) return;
+      if (event.key === ' ' && !event.target.closest?.('button, a')) {
+        viewer.setSpace(true);
+        event.preventDefault();
+      } else if (handleKey(viewer, event)) event.preventDefault();
+    },
+    { signal },
+  );
+  document.addEventListener('keyup', (event) => event.key === ' ' && viewer.setSpace(false), { signal });
+  window.addEventListener('blur', () => viewer.setSpace(false), { signal });
+}
