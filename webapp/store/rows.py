@@ -1,0 +1,161 @@
+"""What the store answers with: frozen rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from core_models.drafting.evidence import DraftModel, Evidence, Statement
+from core_models.segmentation.engine import Click
+from core_models.study.study import Note, Receipt
+from core_models.study.volume import SourceLayout
+from retrieval.report import Prior
+
+State = Literal["new", "drafted", "signed"]
+VersionKind = Literal["draft", "signed", "addendum"]
+
+
+@dataclass(frozen=True)
+class SeriesRow:
+    """One series without its voxels.
+
+    Attributes:
+        shape: (z, y, x) of the canonical volume.
+        affine: 4 rows of 4, index (i, j, k, 1) → LPS mm.
+        has_sources: the original DICOM files are kept, so DICOM exports are possible.
+    """
+
+    id: str
+    study_id: str
+    uid: str
+    number: int
+    description: str
+    modality: str
+    shape: tuple[int, int, int]
+    affine: tuple[tuple[float, ...], ...]
+    window: tuple[float, float]
+    unit: str
+    spacing_known: bool
+    layout: SourceLayout
+    receipt: Receipt
+    has_sources: bool
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """One line of the worklist; header text is untrusted.  Dates are YYYYMMDD or ""; `created_at` ISO 8601 UTC."""
+
+    id: str
+    uid: str
+    accession: str
+    patient_name: str
+    patient_id: str
+    patient_sex: str
+    birth_date: str
+    age: str
+    date: str
+    modality: str
+    description: str
+    body_part: str
+    state: State
+    created_at: str
+    indication: str
+    notes: tuple[Note, ...]
+    series: tuple[SeriesRow, ...]
+
+
+@dataclass(frozen=True)
+class SegmentRow:
+    """One segment without its voxels.
+
+    Attributes:
+        number: 1, 2, ... within the study, never reused; the colour follows from it.
+        suggested: what proposed the label: True or a label when it is a guess the reader has not confirmed.
+        clicks, undone: the prompts in order, and the stack that redo takes from.
+        measurement: JSON of the measurement, or None.
+        box: (x0, y0, z0, dx, dy, dz) in voxels; all sizes 0 for an empty mask.
+    """
+
+    id: str
+    study_id: str
+    series_id: str
+    number: int
+    label: str
+    suggested: bool | str
+    colour: str
+    visible: bool
+    clicks: tuple[Click, ...]
+    undone: tuple[Click, ...]
+    engine: str
+    engine_version: str
+    confidence: float
+    note: str
+    measurement: dict[str, Any] | None
+    box: tuple[int, int, int, int, int, int]
+
+
+@dataclass(frozen=True)
+class PriorRow:
+    """A prior's card and the report behind it."""
+
+    evidence: Evidence
+    prior: Prior
+
+
+@dataclass(frozen=True)
+class Addendum:
+    """Text added after signing; `created_at` ISO 8601 UTC."""
+
+    author: str
+    created_at: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ReportState:
+    """The working report.  `revision` counts its changes; `signed_version` is the frozen version's number."""
+
+    study_id: str
+    revision: int
+    statements: tuple[Statement, ...]
+    free_text: str
+    unseen: tuple[str, ...]
+    model: DraftModel | None
+    state: State
+    signed_version: int | None
+
+
+@dataclass(frozen=True)
+class Version:
+    """One frozen version of the report, whole.
+
+    Attributes:
+        evidence: the board as it stood.
+        addenda: all addenda so far, oldest first; empty before signing.
+        sha256: of the content (everything but number, author and time).
+    """
+
+    study_id: str
+    number: int
+    kind: VersionKind
+    author: str
+    created_at: str
+    statements: tuple[Statement, ...]
+    free_text: str
+    indication: str
+    evidence: tuple[Evidence, ...]
+    unseen: tuple[str, ...]
+    model: DraftModel | None
+    addenda: tuple[Addendum, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class OutboxRow:
+    """Work for the index that a committed transaction left: kind "signed", "addendum" or "deleted"."""
+
+    id: int
+    study_id: str
+    version: int
+    kind: str
+    created_at: str

@@ -1,0 +1,151 @@
+"""The tables → SQLAlchemy metadata.  Portable types only, so that PostgreSQL works by URL; voxels live in files.
+
+Changing a table here needs a new revision in `migrations/versions`; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+ID = sa.String(32)  # uuid4 hex, never from a header
+TIME = sa.String(32)  # ISO 8601, UTC
+
+
+def _study_fk(**options: object) -> sa.Column:
+    return sa.Column("study_id", ID, sa.ForeignKey("studies.id", ondelete="CASCADE"), nullable=False, **options)
+
+
+studies = sa.Table(
+    "studies",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("uid", sa.String(128), unique=True, nullable=True),
+    sa.Column("accession", sa.Text, nullable=False),
+    sa.Column("patient_id", sa.Text, nullable=False),
+    sa.Column("patient_name", sa.Text, nullable=False),
+    sa.Column("patient_sex", sa.Text, nullable=False),
+    sa.Column("birth_date", sa.Text, nullable=False),
+    sa.Column("age", sa.Text, nullable=False),
+    sa.Column("date", sa.Text, nullable=False),
+    sa.Column("modality", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("body_part", sa.Text, nullable=False),
+    sa.Column("indication", sa.Text, nullable=False),
+    sa.Column("notes", sa.JSON, nullable=False),
+    sa.Column("search", sa.Text, nullable=False),  # case-folded words of the worklist's text filter
+    sa.Column("created_at", TIME, nullable=False),
+    # Counters, so that a number or an id is never given twice.
+    sa.Column("last_segment", sa.Integer, nullable=False),
+    sa.Column("last_evidence", sa.Integer, nullable=False),
+    sa.Column("last_prior", sa.Integer, nullable=False),
+)
+
+series = sa.Table(
+    "series",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    _study_fk(index=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("uid", sa.String(128), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),  # of the voxels and the geometry
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("modality", sa.Text, nullable=False),
+    sa.Column("volume_modality", sa.Text, nullable=False),
+    sa.Column("shape", sa.JSON, nullable=False),
+    sa.Column("affine", sa.JSON, nullable=False),
+    sa.Column("window", sa.JSON, nullable=False),
+    sa.Column("unit", sa.Text, nullable=False),
+    sa.Column("spacing_known", sa.Boolean, nullable=False),
+    sa.Column("layout", sa.JSON, nullable=False),
+    sa.Column("receipt", sa.JSON, nullable=False),
+    sa.Column("sources", sa.Integer, nullable=False),
+)
+
+segments = sa.Table(
+    "segments",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    _study_fk(index=True),
+    sa.Column("series_id", ID, sa.ForeignKey("series.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("suggested", sa.JSON, nullable=False),
+    sa.Column("colour", sa.String(7), nullable=False),
+    sa.Column("visible", sa.Boolean, nullable=False),
+    sa.Column("clicks", sa.JSON, nullable=False),
+    sa.Column("undone", sa.JSON, nullable=False),
+    sa.Column("engine", sa.Text, nullable=False),
+    sa.Column("engine_version", sa.Text, nullable=False),
+    sa.Column("confidence", sa.Float, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("measurement", sa.JSON, nullable=True),
+    sa.Column("mask_file", sa.Text, nullable=False),
+    sa.Column("box", sa.JSON, nullable=False),
+)
+
+evidence = sa.Table(
+    "evidence",
+    metadata,
+    _study_fk(primary_key=True),
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("card", sa.JSON, nullable=False),
+    sa.Column("prior", sa.JSON, nullable=True),  # the prior report behind a P card
+)
+
+reports = sa.Table(
+    "reports",
+    metadata,
+    _study_fk(primary_key=True),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("statements", sa.JSON, nullable=False),
+    sa.Column("free_text", sa.Text, nullable=False),
+    sa.Column("unseen", sa.JSON, nullable=False),
+    sa.Column("model", sa.JSON, nullable=True),
+    sa.Column("signed_version", sa.Integer, nullable=True),
+)
+
+versions = sa.Table(
+    "versions",
+    metadata,
+    _study_fk(primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("created_at", TIME, nullable=False),
+    sa.Column("content", sa.JSON, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+)
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("study_id", ID, nullable=False),  # no foreign key: "deleted" outlives its study
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("created_at", TIME, nullable=False),
+    sa.Column("done_at", TIME, nullable=True),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("created_at", TIME, nullable=False),
+    sa.Column("action", sa.String(64), nullable=False),
+    sa.Column("study_id", ID, nullable=True),
+    sa.Column("detail", sa.String(200), nullable=False),
+)

@@ -1,0 +1,231 @@
+"""Segments: clicks and a mask in, rows and masks out; the mask's file is replaced whole on every change."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import sqlalchemy as sa
+
+from core_models.errors import NotFound, Refused
+from core_models.segmentation.engine import Click, Mask
+from webapp.store import encoding, schema
+from webapp.store.base import Base, limited, new_id
+from webapp.store.rows import SegmentRow
+
+# Distinguishable on grey, also with red-green colour blindness (Okabe-Ito first, then Tol's bright set).
+PALETTE = (
+    "#e69f00",
+    "#56b4e9",
+    "#009e73",
+    "#f0e442",
+    "#0072b2",
+    "#d55e00",
+    "#cc79a7",
+    "#66ccee",
+    "#ccbb44",
+    "#aa3377",
+    "#ee6677",
+    "#228833",
+)
+MAX_LABEL = 200
+MAX_CLICKS = 1000
+
+
+class Segments(Base):
+    """The segment part of `Store`.  Cards that cite a segment are the caller's to change or delete."""
+
+    def segments(self, study_id: str) -> tuple[SegmentRow, ...]:
+        """All segments of a study in order of their number.  Raises NotFound."""
+        t = schema.segments.c
+        with self._db.read() as c:
+            self._study(c, study_id)
+            rows = c.execute(sa.select(schema.segments).where(t.study_id == study_id).order_by(t.number))
+            return tuple(_segment_row(r) for r in rows)
+
+    def segment(self, segment_id: str) -> SegmentRow:
+        """One segment.  Raises NotFound."""
+        with self._db.read() as c:
+            return _segment_row(self._segment(c, segment_id))
+
+    def _segment(self, c: sa.Connection, segment_id: str) -> sa.Row:
+        row = c.execute(sa.select(schema.segments).where(schema.segments.c.id == segment_id)).one_or_none()
+        if row is None:
+            raise NotFound("There is no such segment here; it may have been deleted.")
+        return row
+
+    def mask(self, segment_id: str) -> Mask:
+        """The segment's mask.  Raises NotFound."""
+        for _ in range(3):  # a save between the row and the file removes the old file: read the row again
+            with self._db.read() as c:
+                row = self._segment(c, segment_id)
+            try:
+                return self._files.mask(row.study_id, row.mask_file)
+            except FileNotFoundError:
+                continue
+        raise NotFound("The file of this segment's mask is gone; delete the segment and click it again.")
+
+    def add_segment(
+        self,
+        study_id: str,
+        series_id: str,
+        *,
+        label: str,
+        suggested: bool | str,
+        clicks: tuple[Click, ...],
+        undone: tuple[Click, ...] = (),
+        mask: Mask,
+        engine: str,
+        engine_version: str,
+        confidence: float,
+        note: str = "",
+        measurement: dict[str, Any] | None = None,
+    ) -> SegmentRow:
+        """Store a new segment.
+
+        Raises:
+            NotFound: no such study, or the series is not of this study.
+            Refused: the mask is not of the volume's shape, or there are too many clicks.
+            Conflict: the study is signed.
+        """
+        segment_id, written = new_id(), ""
+        try:
+            with self._db.write() as c:
+                row = self._changeable(c, study_id)
+                self._check_mask(c, study_id, series_id, mask)
+                number = row.last_segment + 1
+                written = self._files.put_mask(study_id, segment_id, mask)
+                c.execute(schema.studies.update().where(schema.studies.c.id == study_id).values(last_segment=number))
+                values = {
+                    "id": segment_id,
+                    "study_id": study_id,
+                    "series_id": series_id,
+                    "number": number,
+                    "label": limited(label, "label", MAX_LABEL),
+                    "suggested": suggested,
+                    "colour": PALETTE[(number - 1) % len(PALETTE)],
+                    "visible": True,
+                    "engine": engine,
+                    "engine_version": engine_version,
+                    "mask_file": written,
+                    **_shape_values(clicks, undone, mask, confidence, note, measurement),
+                }
+                c.execute(schema.segments.insert().values(**values))
+        except BaseException:
+            if written:
+                self._files.drop_mask(study_id, written)
+            raise
+        return self.segment(segment_id)
+
+    def save_segment(
+        self,
+        segment_id: str,
+        *,
+        clicks: tuple[Click, ...],
+        undone: tuple[Click, ...],
+        mask: Mask,
+        confidence: float,
+        note: str = "",
+        measurement: dict[str, Any] | None = None,
+        label: str | None = None,
+        suggested: bool | str | None = None,
+    ) -> SegmentRow:
+        """Replace a segment's prompts and mask; the label only where one is given.  Raises as `add_segment`."""
+        written = old = study_id = ""
+        try:
+            with self._db.write() as c:
+                row = self._segment(c, segment_id)
+                study_id, old = row.study_id, row.mask_file
+                self._changeable(c, study_id)
+                self._check_mask(c, study_id, row.series_id, mask)
+                written = self._files.put_mask(study_id, segment_id, mask)
+                values = {"mask_file": written, **_shape_values(clicks, undone, mask, confidence, note, measurement)}
+                if label is not None:
+                    values["label"] = limited(label, "label", MAX_LABEL)
+                if suggested is not None:
+                    values["suggested"] = suggested
+                c.execute(schema.segments.update().where(schema.segments.c.id == segment_id).values(**values))
+        except BaseException:
+            if written:
+                self._files.drop_mask(study_id, written)
+            raise
+        self._files.drop_mask(study_id, old)
+        return self.segment(segment_id)
+
+    def edit_segment(
+        self, segment_id: str, *, label: str | None = None, colour: str | None = None, visible: bool | None = None
+    ) -> SegmentRow:
+        """Change how a segment is called or shown; a label given here is the reader's own, no longer suggested.
+
+        Raises:
+            NotFound; Refused: no "#rrggbb" colour; Conflict: a new label on a signed study (looks may change).
+        """
+        values: dict[str, Any] = {}
+        if label is not None:
+            values |= {"label": limited(label, "label", MAX_LABEL), "suggested": False}
+        if colour is not None:
+            if not re.fullmatch(r"#[0-9a-fA-F]{6}", colour):
+                raise Refused("A colour is written as #rrggbb, six hexadecimal digits.")
+            values["colour"] = colour.lower()
+        if visible is not None:
+            values["visible"] = bool(visible)
+        with self._db.write() as c:
+            row = self._segment(c, segment_id)
+            if label is not None:
+                self._changeable(c, row.study_id)
+            if values:
+                c.execute(schema.segments.update().where(schema.segments.c.id == segment_id).values(**values))
+            return _segment_row(self._segment(c, segment_id))
+
+    def delete_segment(self, segment_id: str) -> None:
+        """Remove a segment and its mask; its number is not given again.  Raises NotFound, Conflict when signed."""
+        with self._db.write() as c:
+            row = self._segment(c, segment_id)
+            self._changeable(c, row.study_id)
+            c.execute(schema.segments.delete().where(schema.segments.c.id == segment_id))
+        self._files.drop_mask(row.study_id, row.mask_file)
+
+    def _check_mask(self, c: sa.Connection, study_id: str, series_id: str, mask: Mask) -> None:
+        t = schema.series.c
+        shape = c.scalar(sa.select(t.shape).where(t.id == series_id, t.study_id == study_id))
+        if shape is None:
+            raise NotFound("There is no such series in this study.")
+        inside = all(o >= 0 and o + n <= s for o, n, s in zip(mask.offset, mask.voxels.shape, mask.shape, strict=True))
+        if tuple(mask.shape) != tuple(shape) or not inside:
+            raise Refused(f"The mask is of a volume of {tuple(mask.shape)} voxels; the series has {tuple(shape)}.")
+
+
+def _shape_values(clicks, undone, mask: Mask, confidence: float, note: str, measurement) -> dict[str, Any]:
+    if len(clicks) + len(undone) > MAX_CLICKS:
+        raise Refused(f"One segment takes at most {MAX_CLICKS} clicks; start another one.")
+    z, y, x = (int(v) for v in mask.offset)
+    dz, dy, dx = mask.voxels.shape
+    return {
+        "clicks": encoding.clicks_json(clicks),
+        "undone": encoding.clicks_json(undone),
+        "confidence": float(confidence),
+        "note": limited(note, "note"),
+        "measurement": measurement if measurement is not None else sa.null(),
+        "box": [x, y, z, dx, dy, dz],
+    }
+
+
+def _segment_row(r: sa.Row) -> SegmentRow:
+    return SegmentRow(
+        id=r.id,
+        study_id=r.study_id,
+        series_id=r.series_id,
+        number=r.number,
+        label=r.label,
+        suggested=r.suggested,
+        colour=r.colour,
+        visible=r.visible,
+        clicks=encoding.clicks(r.clicks),
+        undone=encoding.clicks(r.undone),
+        engine=r.engine,
+        engine_version=r.engine_version,
+        confidence=r.confidence,
+        note=r.note,
+        measurement=r.measurement,
+        box=tuple(r.box),
+    )
