@@ -1,0 +1,147 @@
+"""Segments and masks through the store."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from core_models.errors import Conflict, NotFound, ReadingRoomError, Refused
+from core_models.segmentation.engine import Click, Mask
+from tests.store.samples import add_segment, mask, statement, study
+from webapp.store.segments import MAX_CLICKS, PALETTE
+
+
+@pytest.fixture
+def study_id(store):
+    return store.add_study(study())
+
+
+def save(store, segment, **changes):
+    values = {"clicks": (Click((1, 1, 1)),), "undone": (), "mask": mask(seed=3), "confidence": 0.5}
+    return store.save_segment(segment.id, **{**values, **changes})
+
+
+def mask_files(store, study_id):
+    return sorted(p.name for p in (store._files.root / study_id / "masks").iterdir())
+
+
+def test_a_segment_comes_back_as_it_was(store, study_id):
+    row = add_segment(store, study_id, suggested="liver?")
+    assert row == store.segment(row.id) == store.segments(study_id)[0]
+    assert row.clicks == (Click((1, 2, 3)), Click((4, 5, 1), False))
+    assert (row.number, row.colour, row.suggested, row.measurement) == (1, PALETTE[0], "liver?", {"volume_ml": 1.5})
+    assert np.array_equal(store.mask(row.id).full(), mask().full())
+    z, y, x = mask().offset
+    assert row.box == (x, y, z, *mask().voxels.shape[::-1])
+
+
+def test_a_save_replaces_the_mask_and_its_file(store, study_id):
+    row = add_segment(store, study_id)
+    before = mask_files(store, study_id)
+    changed = save(store, row, undone=(Click((0, 0, 0)),), measurement=None, label="spleen")
+    assert np.array_equal(store.mask(row.id).full(), mask(seed=3).full())
+    assert (changed.label, changed.measurement, changed.undone) == ("spleen", None, (Click((0, 0, 0)),))
+    after = mask_files(store, study_id)
+    assert len(after) == 1
+    assert after != before
+
+
+def test_an_empty_mask_is_kept(store, study_id):
+    row = add_segment(store, study_id, mask=Mask.from_full(np.zeros((4, 6, 8), bool)))
+    assert store.mask(row.id).empty
+    assert row.box == (0, 0, 0, 0, 0, 0)
+
+
+def test_a_mask_of_another_volume_or_out_of_it_is_refused(store, study_id):
+    for wrong in (mask((5, 6, 8)), Mask((3, 0, 0), np.ones((2, 1, 1), bool), (4, 6, 8))):
+        with pytest.raises(Refused):
+            add_segment(store, study_id, mask=wrong)
+    assert store.segments(study_id) == ()
+    assert not (store._files.root / study_id / "masks").exists()
+
+
+def test_a_series_of_another_study_is_not_found(store, study_id):
+    other = store.add_study(study(uid="other"))
+    with pytest.raises(NotFound):
+        store.add_segment(
+            study_id,
+            store.study(other).series[0].id,
+            label="",
+            suggested=False,
+            clicks=(),
+            mask=mask(),
+            engine="",
+            engine_version="",
+            confidence=0.0,
+        )
+
+
+def test_numbers_and_colours_are_not_given_again(store, study_id):
+    first, second = add_segment(store, study_id), add_segment(store, study_id)
+    store.delete_segment(second.id)
+    third = add_segment(store, study_id)
+    assert (first.number, third.number) == (1, 3)
+    assert len(mask_files(store, study_id)) == 2
+    with pytest.raises(NotFound):
+        store.mask(second.id)
+
+
+def test_looks_can_be_edited_and_a_readers_label_is_no_suggestion(store, study_id):
+    row = add_segment(store, study_id)
+    edited = store.edit_segment(row.id, label="left kidney", colour="#A0B0c0", visible=False)
+    assert (edited.label, edited.suggested, edited.colour, edited.visible) == ("left kidney", False, "#a0b0c0", False)
+    with pytest.raises(Refused):
+        store.edit_segment(row.id, colour="red;background:url(x)")
+
+
+def test_the_number_of_clicks_is_limited(store, study_id):
+    with pytest.raises(Refused):
+        add_segment(store, study_id, clicks=(Click((0, 0, 0)),) * (MAX_CLICKS + 1))
+
+
+def test_a_signed_study_keeps_its_segments(store, study_id):
+    row = add_segment(store, study_id)
+    store.save_report(study_id, statements=[statement()], free_text="", base_revision=0)
+    store.sign(study_id, author="Dr A", base_revision=1)
+    changes = (
+        lambda: save(store, row),
+        lambda: add_segment(store, study_id),
+        lambda: store.delete_segment(row.id),
+        lambda: store.edit_segment(row.id, label="x"),
+    )
+    for change in changes:
+        with pytest.raises(Conflict):
+            change()
+    assert np.array_equal(store.mask(row.id).full(), mask().full())
+    assert len(mask_files(store, study_id)) == 1
+    assert store.edit_segment(row.id, visible=False).visible is False
+
+
+def test_a_damaged_mask_file_is_an_error_with_a_sentence(store, study_id):
+    row = add_segment(store, study_id)
+    path = store._files.root / study_id / "masks" / mask_files(store, study_id)[0]
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ReadingRoomError, match="damaged"):
+        store.mask(row.id)
+
+
+def test_readers_see_a_whole_mask_while_another_thread_saves(store, study_id):
+    row = add_segment(store, study_id)
+    wanted = {mask(seed=s).full().tobytes() for s in range(5)}
+    failures = []
+
+    def saves():
+        try:
+            for n in range(20):
+                save(store, row, mask=mask(seed=n % 5))
+        except Exception as e:
+            failures.append(e)
+
+    thread = threading.Thread(target=saves)
+    thread.start()
+    while thread.is_alive():
+        assert store.mask(row.id).full().tobytes() in wanted
+    thread.join()
+    assert not failures
