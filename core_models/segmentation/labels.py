@@ -1,0 +1,222 @@
+"""Volume and mask → a *suggested* organ name, and the organs' names, report regions and SNOMED CT codes as data.
+
+A suggestion is never asserted: it fills the name field for the reader to accept or type over.  It looks at values,
+size and place in the body only, and answers "structure" where it cannot tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from core_models.segmentation.engine import Mask
+from core_models.study.volume import Volume
+
+
+@dataclass(frozen=True)
+class Organ:
+    """One row: the name the reader sees, the report region, and its SNOMED CT code with the code's own meaning."""
+
+    name: str
+    region: str
+    code: str
+    meaning: str
+
+
+UNNAMED = Organ("structure", "other", "91723000", "Anatomical structure")
+
+TABLE: tuple[Organ, ...] = (
+    UNNAMED,
+    Organ("right lung", "lungs", "3341006", "Right lung"),
+    Organ("left lung", "lungs", "44029006", "Left lung"),
+    Organ("lung", "lungs", "39607008", "Lung"),
+    Organ("right upper lobe", "lungs", "42400003", "Upper lobe of right lung"),
+    Organ("right middle lobe", "lungs", "72481006", "Middle lobe of right lung"),
+    Organ("right lower lobe", "lungs", "266005", "Lower lobe of right lung"),
+    Organ("left upper lobe", "lungs", "44714003", "Upper lobe of left lung"),
+    Organ("left lower lobe", "lungs", "41224006", "Lower lobe of left lung"),
+    Organ("nodule", "lungs", "27925004", "Nodule"),
+    Organ("mass", "other", "4147007", "Mass"),
+    Organ("pleural effusion", "pleura", "60046008", "Pleural effusion"),
+    Organ("trachea", "mediastinum", "44567001", "Trachea"),
+    Organ("oesophagus", "mediastinum", "32849002", "Esophagus"),
+    Organ("heart", "heart", "80891009", "Heart"),
+    Organ("aorta", "mediastinum", "15825003", "Aorta"),
+    Organ("pulmonary artery", "mediastinum", "81040000", "Pulmonary artery"),
+    Organ("superior vena cava", "mediastinum", "48345005", "Superior vena cava"),
+    Organ("inferior vena cava", "abdomen", "64131007", "Inferior vena cava"),
+    Organ("portal vein", "abdomen", "32764006", "Portal vein"),
+    Organ("lymph node", "mediastinum", "59441001", "Lymph node"),
+    Organ("thyroid", "mediastinum", "69748006", "Thyroid gland"),
+    Organ("liver", "abdomen", "10200004", "Liver"),
+    Organ("spleen", "abdomen", "78961009", "Spleen"),
+    Organ("right kidney", "abdomen", "9846003", "Right kidney"),
+    Organ("left kidney", "abdomen", "18639004", "Left kidney"),
+    Organ("right adrenal gland", "abdomen", "23451007", "Adrenal gland"),
+    Organ("left adrenal gland", "abdomen", "23451007", "Adrenal gland"),
+    Organ("stomach", "abdomen", "69695003", "Stomach"),
+    Organ("gallbladder", "abdomen", "28231008", "Gallbladder"),
+    Organ("pancreas", "abdomen", "15776009", "Pancreas"),
+    Organ("duodenum", "abdomen", "38848004", "Duodenum"),
+    Organ("small bowel", "abdomen", "30315005", "Small intestine"),
+    Organ("colon", "abdomen", "71854001", "Colon"),
+    Organ("urinary bladder", "abdomen", "89837001", "Urinary bladder"),
+    Organ("prostate", "abdomen", "41216001", "Prostate"),
+    Organ("uterus", "abdomen", "35039007", "Uterus"),
+    Organ("vertebra", "bones", "51282000", "Vertebra"),
+    Organ("rib", "bones", "113197003", "Rib"),
+    Organ("sternum", "bones", "56873002", "Sternum"),
+    Organ("right clavicle", "bones", "51299004", "Clavicle"),
+    Organ("left clavicle", "bones", "51299004", "Clavicle"),
+    Organ("right scapula", "bones", "79601000", "Scapula"),
+    Organ("left scapula", "bones", "79601000", "Scapula"),
+    Organ("sacrum", "bones", "54735007", "Sacrum"),
+    Organ("right femur", "bones", "71341001", "Femur"),
+    Organ("left femur", "bones", "71341001", "Femur"),
+    Organ("spinal cord", "other", "2748008", "Spinal cord"),
+    Organ("muscle", "other", "127954009", "Skeletal muscle"),
+    Organ("brain", "other", "12738006", "Brain"),
+)
+
+ORGANS: tuple[str, ...] = tuple(organ.name for organ in TABLE if organ is not UNNAMED)
+CODES: dict[str, tuple[str, str]] = {organ.name: (organ.code, organ.meaning) for organ in TABLE}
+MORPHOLOGICAL = frozenset({"nodule", "mass", "pleural effusion"})  # abnormalities, not anatomy, in SEG and SR
+_REGIONS = {organ.name: organ.region for organ in TABLE}
+
+
+def region_of(label: str) -> str:
+    """The report region of a label, as in `drafting.evidence.REGIONS`; "other" for a name not in the table."""
+    return _REGIONS.get(label.strip().lower(), UNNAMED.region)
+
+
+def code_of(label: str) -> tuple[str, str]:
+    """(SNOMED CT code, meaning) of a label; "Anatomical structure" for a name not in the table."""
+    return CODES.get(label.strip().lower(), (UNNAMED.code, UNNAMED.meaning))
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A name for the reader to accept or replace.
+
+    Attributes:
+        label: one of ORGANS, or "structure".
+        confidence: 0 to 1, a rule's own weight, not calibrated; 0 for "structure".
+    """
+
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the rules look at.
+
+    Attributes:
+        value, spread: median HU of the mask and the robust spread around it.
+        ml: volume.
+        left: -1 at the body's right edge, 0 at its midline, +1 at its left edge.
+        back: 0 at the body's front, 1 at its back.
+        tall: extent along the body over the larger extent across it.
+        lung_share: part of the body's cross-section that is air, at the mask's middle level.
+        both_sides: whether the mask reaches past the midline by a tenth of the body's half-width on both sides.
+    """
+
+    value: float
+    spread: float
+    ml: float
+    left: float
+    back: float
+    tall: float
+    lung_share: float
+    both_sides: bool
+
+
+def suggest(volume: Volume, mask: Mask) -> Suggestion:
+    """Suggest a name for a CT segment from its HU, size and place; "structure" for anything else or when unsure."""
+    unsure = Suggestion(UNNAMED.name, 0.0)
+    if volume.unit != "HU" or volume.shape[0] < 3 or not volume.spacing_known or mask.empty:
+        return unsure
+    traits = _traits(volume, mask)
+    if traits is None:
+        return unsure
+    label, confidence = _rules(traits)
+    return Suggestion(label, confidence) if confidence >= 0.3 else unsure
+
+
+def _traits(volume: Volume, mask: Mask) -> Traits | None:
+    """None when no body is found at the mask's level."""
+    stride = max(1, round(4.0 / volume.spacing[2]))
+    middle = mask.offset[0] + mask.voxels.shape[0] // 2
+    body = _body(volume.array[middle, ::stride, ::stride])
+    if body is None:
+        return None
+    (front, rear), (right, left), share = body
+    values = volume.array[mask.slices][mask.voxels]
+    values = values[:: max(1, values.size // 50_000)].astype(np.float32)
+    value = float(np.median(values))
+    columns = mask.voxels.any(axis=(0, 1)).nonzero()[0] + mask.offset[2]
+    centre = mask.voxels.sum(axis=(0, 1)) @ np.arange(mask.voxels.shape[2]) / mask.count + mask.offset[2]
+    depth = mask.voxels.sum(axis=(0, 2)) @ np.arange(mask.voxels.shape[1]) / mask.count + mask.offset[1]
+    midline, half = stride * (left + right) / 2, max(1.0, stride * (left - right) / 2)
+    height, rows, width = (n * s for n, s in zip(mask.voxels.shape, volume.spacing, strict=True))
+    return Traits(
+        value=value,
+        spread=1.4826 * float(np.median(np.abs(values - value))),
+        ml=mask.count * volume.voxel_ml,
+        left=float((centre - midline) / half),
+        back=float((depth - stride * front) / max(1.0, stride * (rear - front))),
+        tall=height / max(rows, width),
+        lung_share=share,
+        both_sides=bool(columns[0] < midline - 0.1 * half and columns[-1] > midline + 0.1 * half),
+    )
+
+
+def _body(plane: np.ndarray) -> tuple[tuple[int, int], tuple[int, int], float] | None:
+    """One axial plane → ((first, last row), (first, last column), share of air inside), or None without a body.
+
+    Rows and columns count as body when a tenth of the densest one's soft tissue is in them: a table does not.
+    """
+    tissue = plane > -300
+    if tissue.mean() < 0.02:
+        return None
+    rows, columns = tissue.sum(axis=1), tissue.sum(axis=0)
+    y = np.flatnonzero(rows > 0.2 * rows.max())
+    x = np.flatnonzero(columns > 0.2 * columns.max())
+    inside = plane[y[0] : y[-1] + 1, x[0] : x[-1] + 1]
+    # The corners of the box around an ellipse are outside air: lung is denser than that.
+    air = float(((inside > -970) & (inside < -500)).mean())
+    return (int(y[0]), int(y[-1])), (int(x[0]), int(x[-1])), air
+
+
+def _rules(t: Traits) -> tuple[str, float]:
+    """The first rule that fits; the weights say how often look-alikes share the same traits."""
+    side = "left" if t.left > 0 else "right"
+    if t.value < -500:
+        if 3 <= t.ml <= 90 and abs(t.left) < 0.2 and t.value < -850 and t.tall > 1.2:
+            return "trachea", 0.7
+        if t.ml > 300:
+            return ("lung", 0.6) if t.both_sides and t.ml > 2500 else (f"{side} lung", 0.9)
+        return UNNAMED.name, 0.0
+    kidney_like = 60 <= t.ml <= 350 and 0.45 < t.back < 0.8 and 0.3 < abs(t.left) < 0.62
+    if kidney_like and 10 < t.value < 260 and (side == "right" or t.tall > 0.9):
+        return f"{side} kidney", 0.5
+    if 5 <= t.ml <= 400 and t.tall > 1.8 and abs(t.left) < 0.2 and 0.35 < t.back < 0.65 and 30 < t.value < 600:
+        return ("aorta", 0.5) if t.left > -0.06 else ("inferior vena cava", 0.35)
+    if 250 <= t.ml <= 1500 and t.lung_share > 0.2 and abs(t.left) < 0.4 and t.back < 0.6 and t.value > 10:
+        return "heart", 0.5
+    if t.value > 160 and t.spread > 60:
+        if abs(t.left) < 0.15:
+            return ("vertebra", 0.6) if t.back > 0.5 else ("sternum", 0.4)
+        return ("rib", 0.5) if t.ml < 60 else (UNNAMED.name, 0.0)
+    if not -20 < t.value < 300:
+        return UNNAMED.name, 0.0
+    if 500 <= t.ml <= 3500 and t.left < -0.1:
+        return "liver", 0.8
+    if 60 <= t.ml <= 900 and t.left > 0.4 and t.back > 0.45:
+        return "spleen", 0.6
+    if t.value < 25 and 8 <= t.ml <= 120 and t.left < -0.15 and t.back < 0.6:
+        return "gallbladder", 0.4
+    if 60 <= t.ml <= 1200 and t.left > 0.1 and t.back < 0.5 and t.lung_share < 0.2:
+        return "stomach", 0.35
+    return UNNAMED.name, 0.0

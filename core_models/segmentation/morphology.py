@@ -1,0 +1,88 @@
+"""Grid arrays in → balls, components and distances out: the small geometry that the click engine is built from.
+
+All points are grid (z, y, x); all lengths are nominal mm (see grid.py); a box is a tuple of three slices.
+"""
+
+from __future__ import annotations
+
+import edt as euclidean
+import numpy as np
+import SimpleITK as sitk
+
+Point = tuple[int, int, int]
+Box = tuple[slice, slice, slice]
+Spacing = tuple[float, float, float]
+
+
+def distance(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """Distance of every True voxel to the nearest False one; the array's border counts as continuing."""
+    return euclidean.edt(np.ascontiguousarray(mask), anisotropy=spacing, parallel=2)
+
+
+def ball(shape: tuple[int, ...], centre: Point, radius: float, spacing: Spacing) -> tuple[Box, np.ndarray]:
+    """The box around a ball, and the ball inside that box; the centre always belongs to it."""
+    box = tuple(
+        slice(max(0, int(c - radius / s)), min(n, int(c + radius / s) + 2))
+        for c, s, n in zip(centre, spacing, shape, strict=True)
+    )
+    axes = np.ogrid[box]
+    inside = sum(((a - c) * s) ** 2 for a, c, s in zip(axes, centre, spacing, strict=True)) <= radius * radius
+    return box, inside  # type: ignore[return-value]
+
+
+def balls(shape: tuple[int, ...], centres: list[Point], radius: float, spacing: Spacing) -> np.ndarray:
+    """The union of balls as a whole bool array."""
+    out = np.zeros(shape, bool)
+    for centre in centres:
+        box, inside = ball(shape, centre, radius, spacing)
+        out[box] |= inside
+    return out
+
+
+def deepest_near(depth: np.ndarray, point: Point, reach: float, spacing: Spacing) -> Point:
+    """The voxel of greatest `depth` within `reach` of `point`."""
+    box, inside = ball(depth.shape, point, reach, spacing)
+    at = np.unravel_index(np.argmax(np.where(inside, depth[box], -1.0)), inside.shape)
+    return tuple(int(s.start + a) for s, a in zip(box, at, strict=True))  # type: ignore[return-value]
+
+
+def components_at(mask: np.ndarray, points: list[Point]) -> np.ndarray:
+    """The face-connected components of `mask` that hold any of `points`."""
+    image = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)))
+    labels = sitk.GetArrayViewFromImage(image)
+    wanted = {int(labels[p]) for p in points} - {0}
+    return np.isin(labels, list(wanted)) if len(wanted) > 1 else labels == (wanted.pop() if wanted else -1)
+
+
+def flood(values: sitk.Image, seeds: list[Point], low: float, high: float) -> np.ndarray:
+    """bool array: what is reached from `seeds` (z, y, x) through face neighbours with low <= value <= high."""
+    grow = sitk.ConnectedThresholdImageFilter()
+    grow.SetLower(float(low))
+    grow.SetUpper(float(high))
+    grow.SetReplaceValue(1)
+    grow.SetSeedList([tuple(int(c) for c in p[::-1]) for p in seeds])
+    return sitk.GetArrayFromImage(grow.Execute(values)).view(bool)
+
+
+def close(mask: np.ndarray) -> np.ndarray:
+    """Morphological closing by one voxel: pin holes left by noise."""
+    radius = tuple(0 if n == 1 else 1 for n in mask.shape[::-1])
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    return sitk.GetArrayFromImage(sitk.BinaryMorphologicalClosing(image, radius)).view(bool)
+
+
+def bounds(mask: np.ndarray, points: list[Point], margin: float, spacing: Spacing) -> Box:
+    """The box of `mask` and `points`, wider by `margin` on every side within the array."""
+    box = []
+    for axis in range(3):
+        line = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        ends = [p[axis] for p in points] + ([int(line[0]), int(line[-1])] if line.size else [])
+        pad = int(np.ceil(margin / spacing[axis]))
+        box.append(slice(max(0, min(ends) - pad), min(mask.shape[axis], max(ends) + pad + 1)))
+    return tuple(box)  # type: ignore[return-value]
+
+
+def shifted(points: list[Point], box: Box) -> list[Point]:
+    """The points that lie in `box`, in its own indices."""
+    out = [tuple(c - s.start for c, s in zip(p, box, strict=True)) for p in points]
+    return [p for p in out if all(0 <= c < s.stop - s.start for c, s in zip(p, box, strict=True))]  # type: ignore

@@ -1,0 +1,302 @@
+"""Grid and clicks → mask, without any training: window, inscribed balls, and a marker watershed for the edge.
+
+For a positive click: the values around it give a robust window; what is connected through that window is the
+candidate; negative clicks cut it by a watershed on its distance map, in which every click floods from the largest
+ball inscribed around it (so two organs that touch part at their neck); an opening at a radius proportional to that
+ball sheds the thin bridges to everything else.  A second watershed, on the gradient, then moves the rim to the edge
+in the image.  Clicks are combined in order, and the answer depends on nothing but the volume and the clicks.
+
+Sources: Beucher & Meyer, "The morphological approach to segmentation: the watershed transformation" (1993) for
+marker watersheds; the distance-map flooding is the usual separation of touching particles.  Lengths are nominal mm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from skimage.segmentation import watershed
+
+from core_models.errors import Refused
+from core_models.segmentation import grid as grids
+from core_models.segmentation import native
+from core_models.segmentation.engine import Click, Segmentation
+from core_models.segmentation.grid import Grid
+from core_models.segmentation.morphology import (
+    Box,
+    Point,
+    Spacing,
+    ball,
+    balls,
+    bounds,
+    close,
+    components_at,
+    deepest_near,
+    distance,
+    flood,
+    shifted,
+)
+from core_models.study.volume import Volume
+
+SAMPLE_RADIUS = 4.0  # values within this of a click tell what tissue it is in
+CLICK_RADIUS = 3.0  # this much around a click is always on the click's side
+SIDE_REACH = 9.0  # a click this near to what is there already corrects the rim instead of adding a new part
+RIM_RADIUS = 8.0
+OPENING = 0.45  # opening radius as a fraction of the inscribed ball's radius ...
+MAX_OPENING = 8.0  # ... and at most this
+BAND = 4.0  # half-width of the band in which the second watershed decides
+EDGE_WEIGHT = 0.15  # of the gradient against depth when clicks compete
+AIR, BONE = -500.0, 150.0  # HU
+CACHED = 8
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """What a click stands on: robust centre and spread of the values around it."""
+
+    centre: float
+    spread: float
+    hounsfield: bool
+
+    def window(self, width: float = 2.6) -> tuple[float, float]:
+        """Inclusive value range of the same tissue; air and cortical bone are open-ended where there is HU."""
+        if self.hounsfield and self.centre > BONE:
+            return max(120.0, self.centre - 3 * self.spread - 150), np.inf
+        if self.hounsfield and self.centre < AIR:
+            return -np.inf, AIR
+        half = width * self.spread + 25
+        return self.centre - half, self.centre + half
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """All that is connected to one positive click through its window, in its own box, before any negative click."""
+
+    box: Box
+    mask: np.ndarray
+    depth: np.ndarray
+    tissue: Tissue
+
+
+class WatershedEngine:
+    """The default engine: classical, deterministic, CPU only; see the module's docstring."""
+
+    name = "watershed"
+    version = "1"
+    licence = "Apache-2.0 (no weights)"
+
+    def prepare(self, volume: Volume) -> Grid:
+        """Build the coarse grid; 1 to 2 s for a chest CT on two cores."""
+        return grids.build(volume)
+
+    def segment(self, prepared: Grid, clicks: tuple[Click, ...]) -> Segmentation:
+        """Answer all clicks at once, at native resolution.
+
+        Raises:
+            Refused: a click outside the volume, or no positive click.
+        """
+        kept, notes = _settle(prepared.volume, clicks)
+        positive, negative = ([c for c in kept if c.positive is side] for side in (True, False))
+        inside, outside = (
+            [prepared.from_native(c.index[::-1]) for c in side]
+            for side in (positive, negative)  # type: ignore
+        )
+        coarse, core, tissues = _grow(prepared, inside, outside)
+        coarse, box = _refine(prepared, coarse, core, tissues, inside, outside)
+        mask = native.upsample(
+            prepared, coarse, box, [c.index[::-1] for c in positive], [c.index[::-1] for c in negative]
+        )
+        if all(_outside_body(prepared, p) for p in inside):
+            notes.append("The click is in the air around the patient.")
+        return Segmentation(mask, _confidence(prepared, coarse, box), len(kept), " ".join(notes))
+
+
+def _settle(volume: Volume, clicks: tuple[Click, ...]) -> tuple[list[Click], list[str]]:
+    """The clicks that count: the last one at each voxel, in order, and what to tell the reader."""
+    nz, ny, nx = volume.shape
+    for click in clicks:
+        if not all(0 <= c < n for c, n in zip(click.index, (nx, ny, nz), strict=True)):
+            raise Refused(
+                f"The click at {tuple(click.index)} is outside the volume of {nx} × {ny} × {nz} voxels "
+                "(column, row, slice)."
+            )
+    last: dict[tuple[int, ...], Click] = {}
+    contradicted = False
+    for click in clicks:
+        index = tuple(int(c) for c in click.index)
+        earlier = last.pop(index, None)
+        contradicted |= earlier is not None and earlier.positive is not click.positive
+        last[index] = click
+    if not any(c.positive for c in last.values()):
+        raise Refused("A segment needs at least one positive click; negative clicks only take away from one.")
+    notes = ["Two clicks at the same voxel contradict each other; the last one counts."] if contradicted else []
+    return list(last.values()), notes
+
+
+def _tissue(grid: Grid, point: Point) -> Tissue:
+    box, inside = ball(grid.shape, point, SAMPLE_RADIUS, grid.spacing)
+    values = grid.smooth[box][inside]
+    near = grid.smooth[tuple(slice(max(0, c - 1), c + 2) for c in point)]
+    centre = float(np.median(near))
+    values = values[np.abs(values - centre) < 120]  # a click near an edge must not learn the neighbour
+    if values.size == 0:
+        return Tissue(centre, 20.0, grid.hounsfield)
+    centre = float(np.median(values))
+    spread = 1.4826 * float(np.median(np.abs(values - centre)))  # median absolute deviation as a normal's sigma
+    return Tissue(centre, float(np.clip(spread, 14.0, 90.0)), grid.hounsfield)
+
+
+def _candidate(grid: Grid, point: Point) -> Candidate:
+    """Memoised per click, so that the second click does not pay for the first one again."""
+    if point in grid.cache:
+        return grid.cache[point]
+    tissue = _tissue(grid, point)
+    low, high = tissue.window()
+    image = grid.cache.get("image")
+    if image is None:
+        image = grid.cache.setdefault("image", sitk.GetImageFromArray(grid.smooth))
+    around, inside = ball(grid.shape, point, CLICK_RADIUS, grid.spacing)
+    offset = np.array([s.start for s in around])
+    mask = flood(image, [tuple(o + offset) for o in np.argwhere(inside)], low, min(high, 1e6))
+    mask[around] |= inside
+    box = bounds(mask, [point], 6.0, grid.spacing)
+    mask = close(mask[box])
+    found = Candidate(box, mask, distance(mask, grid.spacing), tissue)
+    clicks = [k for k in list(grid.cache) if k != "image"]
+    if len(clicks) >= CACHED:
+        grid.cache.pop(clicks[0], None)
+    grid.cache[point] = found
+    return found
+
+
+def _grow(grid: Grid, inside: list[Point], outside: list[Point]) -> tuple[np.ndarray, np.ndarray, list[Tissue]]:
+    """The union of what every positive click claims: (mask, its sure core, the tissues clicked), whole grid."""
+    mask, core = np.zeros(grid.shape, bool), np.zeros(grid.shape, bool)
+    tissues = []
+    for point in inside:
+        tissue = _tissue(grid, point)
+        tissues.append(tissue)
+        if mask[point]:
+            continue
+        near, within = ball(grid.shape, point, SIDE_REACH, grid.spacing)
+        if (mask[near] & within).any():
+            low, high = tissue.window()
+            near, within = ball(grid.shape, point, RIM_RADIUS, grid.spacing)
+            mask[near] |= within & (grid.smooth[near] >= low) & (grid.smooth[near] <= high)
+            continue
+        candidate = _candidate(grid, point)
+        part, heart = _part(grid, candidate, point, inside, outside)
+        mask[candidate.box] |= part
+        core[candidate.box] |= heart
+    mask &= ~balls(grid.shape, [p for p in outside if mask[p]], CLICK_RADIUS, grid.spacing)
+    return mask, core, tissues
+
+
+def _part(
+    grid: Grid, candidate: Candidate, point: Point, inside: list[Point], outside: list[Point]
+) -> tuple[np.ndarray, np.ndarray]:
+    """One click's claim within its candidate's box: (mask, core)."""
+    box, mask, depth = candidate.box, candidate.mask, candidate.depth
+    (at,) = shifted([point], box)
+    against = shifted(outside, box)
+    if against:
+        mask = _compete(mask, depth, grid.edges[box], grid.spacing, shifted(inside, box), against)
+        around, within = ball(mask.shape, at, CLICK_RADIUS, grid.spacing)
+        mask[around] |= within
+        depth = distance(mask, grid.spacing)
+    centre = deepest_near(depth, at, 5.0, grid.spacing)
+    around, within = ball(mask.shape, centre, max(2.5, min(40.0, 0.85 * float(depth[centre]))), grid.spacing)
+    radius = float(np.max(depth[around]))
+    opening = min(OPENING * radius, MAX_OPENING)
+    offset = tuple(s.start for s in around)
+    top = tuple(
+        int(o + a) for o, a in zip(offset, np.unravel_index(np.argmax(depth[around]), within.shape), strict=True)
+    )
+    core = components_at(depth > opening, [top])
+    if not core.any():
+        core[top] = True
+    return (distance(~core, grid.spacing) <= opening * 1.15) & mask, core
+
+
+def _compete(
+    mask: np.ndarray, depth: np.ndarray, edges: np.ndarray, spacing: Spacing, inside: list[Point], outside: list[Point]
+) -> np.ndarray:
+    """Cut `mask` between the clicks: each floods the negated distance map from its inscribed ball."""
+    mask = mask.copy()
+    markers = np.zeros(mask.shape, np.int32)
+    shallow = [p for p in outside if depth[p] < 4.5]
+    deep = [p for p in outside if depth[p] >= 4.5]
+    for p in shallow:  # on the rim or outside: shave locally, do not claim half of the organ
+        around, within = ball(mask.shape, p, max(3.0, float(depth[p]) + 1.5), spacing)
+        mask[around] &= ~within
+    if not deep:
+        return mask
+    for p in deep:
+        around, within = _inscribed(depth, p, 2.0, spacing)
+        markers[around][within] = 2
+    for p in inside:
+        if mask[p]:
+            around, within = _inscribed(depth, p, 5.0, spacing)
+            free = markers[around]
+            free[within & (free == 0)] = 1
+    for points, side in ((inside, 1), (outside, 2)):
+        for p in points:
+            around, within = ball(mask.shape, p, CLICK_RADIUS, spacing)
+            markers[around][within] = side
+    return watershed(-depth + EDGE_WEIGHT * edges, markers, mask=mask) == 1
+
+
+def _inscribed(depth: np.ndarray, point: Point, reach: float, spacing: Spacing) -> tuple[Box, np.ndarray]:
+    """Most of the largest ball that fits around the deepest voxel within `reach` of a click."""
+    centre = deepest_near(depth, point, reach, spacing)
+    return ball(depth.shape, centre, max(2.5, min(40.0, 0.85 * float(depth[centre]))), spacing)
+
+
+def _refine(
+    grid: Grid, mask: np.ndarray, core: np.ndarray, tissues: list[Tissue], inside: list[Point], outside: list[Point]
+) -> tuple[np.ndarray, Box]:
+    """Move the rim to the image's edge: a watershed on the gradient inside a band; (bool in box, box)."""
+    box = bounds(mask, [*inside, *outside], 3 * BAND, grid.spacing)
+    rough = mask[box]
+    inner, outer = distance(rough, grid.spacing), distance(~rough, grid.spacing)
+    smooth = grid.smooth[box]
+    alike = np.zeros(rough.shape, bool)
+    for tissue in tissues:
+        low, high = tissue.window(4.0)
+        alike |= (smooth >= low) & (smooth <= high)
+    sure = (
+        (inner > BAND)
+        | (core[box] & (inner > 2))
+        | balls(rough.shape, shifted(inside, box), CLICK_RADIUS, grid.spacing)
+    )
+    against = balls(rough.shape, shifted(outside, box), CLICK_RADIUS, grid.spacing)
+    sure &= ~against
+    for p in shifted(inside, box):
+        sure[p] = True
+    other = ((outer > BAND) | against | (~alike & ~rough)) & ~sure
+    markers = np.where(sure, 1, np.where(other, 2, 0)).astype(np.int32)
+    settled = watershed(grid.edges[box], markers) == 1
+    return components_at(settled, shifted(inside, box)), box
+
+
+def _outside_body(grid: Grid, point: Point) -> bool:
+    """Whether a CT click is in air that reaches the scan's front, back or sides."""
+    if not grid.hounsfield or _tissue(grid, point).centre > -700 or grid.shape[0] * grid.shape[1] < 4:
+        return False
+    candidate = _candidate(grid, point)
+    return any(
+        (s.start == 0 and candidate.mask.take(0, axis).any()) or (s.stop == n and candidate.mask.take(-1, axis).any())
+        for axis, (s, n) in enumerate(zip(candidate.box, grid.shape, strict=True))
+        if axis
+    )
+
+
+def _confidence(grid: Grid, mask: np.ndarray, box: Box) -> float:
+    """Share of the surface that lies on an edge of the image, 0 to 1; uncalibrated.
+
+    A gradient of 8 grey levels (HU) per mm counts a half.
+    """
+    depth = distance(mask, grid.spacing)
+    surface = grid.edges[box][mask & (depth <= 1.01 * max(grid.spacing[1:]))]
+    return float(np.mean(surface / (surface + 8.0))) if surface.size else 0.0

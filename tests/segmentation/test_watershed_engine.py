@@ -1,0 +1,174 @@
+"""Phantoms and the demo CT through the default engine."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from core_models.errors import Refused
+from core_models.segmentation.engine import Click
+from core_models.segmentation.history import History
+from core_models.segmentation.metrics import dice
+from core_models.segmentation.watershed_engine import WatershedEngine
+from core_models.study.volume import Volume, canonical
+from tests.segmentation.phantoms import affine_of, ct, ellipsoid
+
+ENGINE = WatershedEngine()
+
+
+def answer(volume, *clicks):
+    return ENGINE.segment(ENGINE.prepare(volume), tuple(clicks))
+
+
+@pytest.mark.parametrize("spacing", [(2.0, 1.0, 1.0), (5.0, 0.8, 0.8), (1.0, 1.5, 1.0)])
+@pytest.mark.parametrize("shear", [None, 0.4])
+def test_one_click_finds_an_organ_in_fat(spacing, shear):
+    affine = affine_of(spacing, shear)
+    shape = tuple(int(110 / s) for s in spacing)
+    centre = tuple(n / 2 for n in shape[::-1])
+    truth = ellipsoid(shape, affine, centre, (28, 24, 30))
+    volume = ct([(truth, 60)], shape, affine)
+    off_centre = tuple(int(c + d / s) for c, d, s in zip(centre, (9, -6, 5), spacing[::-1], strict=True))
+    found = answer(volume, Click(off_centre))
+    assert dice(found.mask.full(), truth) >= 0.9
+    assert found.used == 1
+    assert found.note == ""
+    assert 0 < found.confidence <= 1
+
+
+@pytest.fixture(scope="module")
+def touching():
+    """Two balls of the same HU that overlap in a neck."""
+    shape, affine = (50, 110, 110), affine_of((2.0, 1.0, 1.0))
+    left = ellipsoid(shape, affine, (35, 55, 25), (22, 22, 22))
+    right = ellipsoid(shape, affine, (75, 55, 25), (22, 22, 22)) & ~left
+    volume = ct([(left | right, 60)], shape, affine)
+    return volume, ENGINE.prepare(volume), left, right
+
+
+def test_a_negative_click_parts_touching_organs(touching):
+    _, prepared, left, right = touching
+    both = ENGINE.segment(prepared, (Click((35, 55, 25)), Click((75, 55, 25)))).mask.full()
+    assert dice(both, left | right) >= 0.9
+    one = ENGINE.segment(prepared, (Click((35, 55, 25)), Click((75, 55, 25), False))).mask.full()
+    assert dice(one, left) >= 0.9
+    assert one[25, 55, 35]
+    assert not one[25, 55, 75]
+
+
+def test_clicked_voxels_end_up_on_their_side(touching):
+    _, prepared, _, _ = touching
+    clicks = (Click((35, 55, 25)), Click((3, 3, 3)), Click((36, 57, 25), False), Click((75, 60, 20), False))
+    full = ENGINE.segment(prepared, clicks).mask.full()
+    for click in clicks:
+        assert full[click.index[::-1]] == click.positive, click
+
+
+def test_undo_and_redo_equal_a_fresh_answer(touching):
+    volume, prepared, _, _ = touching
+    history = History().add(Click((35, 55, 25))).add(Click((75, 55, 25), False)).add(Click((55, 40, 25)))
+    before = ENGINE.segment(prepared, history.done)
+    back = history.undo().undo()
+    fresh = ENGINE.segment(ENGINE.prepare(volume), back.done)
+    assert np.array_equal(ENGINE.segment(prepared, back.done).mask.full(), fresh.mask.full())
+    again = ENGINE.segment(prepared, back.redo().redo().done)
+    assert np.array_equal(again.mask.full(), before.mask.full())
+    assert again.confidence == before.confidence
+
+
+def test_a_flipped_scan_gives_the_flipped_mask(touching):
+    volume, prepared, _, _ = touching
+    straight = ENGINE.segment(prepared, (Click((35, 55, 25)),)).mask.full()
+    flipped = replace(volume, array=np.ascontiguousarray(volume.array[:, :, ::-1]))
+    mirrored = answer(flipped, Click((volume.shape[2] - 1 - 35, 55, 25))).mask.full()
+    assert dice(mirrored[:, :, ::-1], straight) > 0.97
+
+
+def test_a_source_stored_the_other_way_round_gives_the_same_organ():
+    affine = affine_of((2.0, 1.0, 1.0))
+    shape = (40, 90, 90)
+    truth = ellipsoid(shape, affine, (50, 40, 20), (22, 26, 24))
+    volume = ct([(truth, 60)], shape, affine)
+    source_affine = affine.copy()
+    source_affine[:3, 3] += affine[:3, 2] * (shape[0] - 1) + affine[:3, 0] * (shape[2] - 1)
+    source_affine[:3, [0, 2]] *= -1
+    array, restored, layout = canonical(volume.array[::-1, :, ::-1], source_affine)
+    again = Volume(array, restored, "CT", "HU", layout=layout)
+    assert np.allclose(restored, affine)
+    click = Click((50, 40, 20))
+    assert np.array_equal(answer(again, click).mask.full(), answer(volume, click).mask.full())
+
+
+def test_mr_like_values_need_no_hounsfield():
+    shape, affine = (40, 100, 100), affine_of((2.0, 1.0, 1.0))
+    truth = ellipsoid(shape, affine, (55, 45, 20), (25, 22, 26))
+    signal = np.where(truth, 900.0, 350.0)
+    signal *= 1 + 0.08 * np.linspace(-1, 1, shape[1])[:, None]  # a mild coil shading
+    signal += np.random.default_rng(1).normal(0, 30, shape)
+    volume = Volume(signal.astype(np.float32), affine, "MR", "1")
+    assert dice(answer(volume, Click((50, 50, 18))).mask.full(), truth) >= 0.9
+
+
+def test_a_radiograph_is_segmented_in_its_plane():
+    y, x = np.mgrid[:1400, :1200]
+    lung = ((x - 380) / 190) ** 2 + ((y - 650) / 400) ** 2 <= 1
+    image = np.where(lung, 900.0, 2600.0) + np.random.default_rng(2).normal(0, 80, lung.shape)
+    volume = Volume(image[None].astype(np.uint16), affine_of((1.0, 0.15, 0.15)), "DX", "1")
+    found = answer(volume, Click((400, 600, 0))).mask
+    assert found.shape == (1, 1400, 1200)
+    assert dice(found.full()[0], lung) >= 0.95
+
+
+def test_a_small_single_slice_with_unknown_spacing():
+    y, x = np.mgrid[:128, :128]
+    disc = (x - 70) ** 2 + (y - 60) ** 2 <= 25**2
+    volume = ct([(disc[None], 60)], (1, 128, 128), np.eye(4), spacing_known=False)
+    assert dice(answer(volume, Click((66, 62, 0))).mask.full()[0], disc) >= 0.9
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 5, 7), (2, 3, 3), (3, 64, 2), (2, 40, 40)])
+@pytest.mark.parametrize("unit", ["HU", "1"])
+def test_tiny_and_constant_scans_still_answer(shape, unit):
+    volume = Volume(np.zeros(shape, np.int16), np.eye(4), "CT" if unit == "HU" else "MR", unit)
+    assert answer(volume, Click((0, 0, 0))).mask.full()[0, 0, 0]
+
+
+def test_values_that_are_not_finite_do_not_spread():
+    shape, affine = (30, 60, 60), affine_of((2.0, 1.0, 1.0))
+    truth = ellipsoid(shape, affine, (30, 30, 15), (16, 16, 16))
+    array = np.where(truth, 800.0, 200.0).astype(np.float32)
+    array[0, 0, :3] = (np.nan, np.inf, -np.inf)
+    assert dice(answer(Volume(array, affine, "MR", "1"), Click((30, 30, 15))).mask.full(), truth) >= 0.9
+
+
+def test_a_click_in_the_air_around_the_patient_says_so():
+    shape, affine = (30, 90, 90), affine_of((2.0, 1.0, 1.0))
+    body = ellipsoid(shape, affine, (45, 45, 15), (32, 28, 200))
+    volume = ct([(body, 40)], shape, affine, background=-1000)
+    assert "air around the patient" in answer(volume, Click((2, 2, 15))).note
+    assert answer(volume, Click((45, 45, 15))).note == ""
+
+
+def test_the_last_of_two_contradicting_clicks_counts(touching):
+    _, prepared, _, _ = touching
+    here = (35, 55, 25)
+    found = ENGINE.segment(prepared, (Click(here, False), Click(here, True)))
+    assert found.mask.full()[here[::-1]]
+    assert found.used == 1
+    assert "last one counts" in found.note
+    with pytest.raises(Refused, match="positive click"):
+        ENGINE.segment(prepared, (Click(here, True), Click(here, False)))
+
+
+@pytest.mark.parametrize("index", [(-1, 0, 0), (110, 0, 0), (0, 110, 0), (0, 0, 50)])
+def test_a_click_outside_the_volume_is_refused(touching, index):
+    _, prepared, _, _ = touching
+    with pytest.raises(Refused, match="outside the volume of 110 × 110 × 50"):
+        ENGINE.segment(prepared, (Click(index),))
+
+
+@pytest.mark.parametrize("clicks", [(), (Click((5, 5, 5), False),)])
+def test_without_a_positive_click_there_is_no_segment(touching, clicks):
+    _, prepared, _, _ = touching
+    with pytest.raises(Refused, match="at least one positive click"):
+        ENGINE.segment(prepared, clicks)
