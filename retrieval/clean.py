@@ -37,6 +37,7 @@ _COMPARISON = re.compile(
     re.IGNORECASE,
 )
 
+_MARK_IN_BRACKETS = re.compile(r"<(X{4,})>")  # else the guard takes it for a special token
 _AGE = re.compile(r"\bX{4,}[\s-]*(?:year|yr|month|week|day)s?[\s-]*old\b|\bX{4,}[\s-]*(?:y/?o|yo)\b", re.IGNORECASE)
 _TOKEN = re.compile(r"[^\s,;.:()]*X{4,}[^\s,;.:()]*")
 _DANGLING = re.compile(
@@ -49,7 +50,7 @@ _REPEATED = re.compile(r"([.,;:])(?:\s*[.,;:])+")
 
 def tidy(text: str) -> str:
     """Resolve HTML entities (some are escaped twice) and collapse white space inside lines; line breaks stay."""
-    text = html.unescape(html.unescape(text))
+    text = _MARK_IN_BRACKETS.sub(r" \1 ", html.unescape(html.unescape(text)))
     return re.sub(r"[^\S\n]+", " ", text).strip()
 
 
