@@ -1,0 +1,341 @@
+"""Uploaded files, folders and archives → studies of checked volumes, each with its receipt.
+
+A file's format is judged by its content, never by its name.  Inside a folder or an archive, what is not a scan is
+skipped with a note; what claims to be one and is damaged refuses the whole upload, so that nobody reads a scan that
+silently lacks a part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from core_models.errors import Cancelled, Conflict, Refused, TooLarge
+from core_models.study import archive, dicom, nifti, pixels, raster, receipt, stacks
+from core_models.study.dicom import Instance, NotAScan
+from core_models.study.limits import DEFAULT, Limits
+from core_models.study.receipt import info, warning
+from core_models.study.study import Note, Patient, Series, Study
+from core_models.study.text import clean, count
+from core_models.study.volume import Volume, canonical
+
+Progress = Callable[[int, int, str], None]
+_HEAD = 4096
+_JUNK = (".", "__MACOSX/")  # .DS_Store, AppleDouble and the like
+
+
+@dataclass
+class _Upload:
+    """What has been found so far."""
+
+    limits: Limits
+    instances: list[Instance] = field(default_factory=list)
+    studies: list[Study] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    refusals: list[Refused] = field(default_factory=list)
+    bytes: int = 0
+    done: int = 0
+
+
+def read_scan(
+    paths: Path | Sequence[Path],
+    *,
+    limits: Limits = DEFAULT,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> tuple[Study, ...]:
+    """Read one upload.
+
+    Args:
+        paths: files or folders: DICOM, NIfTI, PNG, JPEG, or ZIP of these.
+        progress: called with (done, total, what is being done); total grows while archives are opened.
+        cancelled: asked between files; True stops with nothing kept.
+
+    Returns:
+        one Study per StudyInstanceUID, NIfTI file or image, in order of arrival; each with at least one series.
+
+    Raises:
+        Refused: nothing readable, a damaged or hostile file, or two patients under one study.
+        TooLarge: over `limits`.
+        Conflict: two different images claim to be the same instance.
+        Cancelled: `cancelled` answered True.
+    """
+    upload = _Upload(limits)
+    roots = [paths] if isinstance(paths, str | Path) else list(paths)
+    files = [file for root in roots for file in _walk(Path(root), limits)]
+    if not files:
+        raise Refused("The upload is empty: there is no file in it.")
+    if len(files) > limits.max_files:
+        raise TooLarge(f"The upload holds {len(files):,} files; at most {limits.max_files:,} are read.")
+    alone = len(files) == 1
+    total = len(files)
+    for path, name in files:
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD)
+        if archive.is_zip(head):
+            inside, members = archive.members(path, limits)
+            total += inside - 1
+            blobs: Iterator[tuple[str, bytes]] = members
+            single = False
+        else:
+            blobs = iter([(name, _load(path, limits))])
+            single = alone
+        for member, data in blobs:
+            _check(cancelled)
+            _take(upload, member, data, single)
+            if progress is not None:
+                progress(upload.done, total, "Reading files")
+    return _finish(upload, progress, cancelled)
+
+
+def _check(cancelled: Callable[[], bool] | None) -> None:
+    if cancelled is not None and cancelled():
+        raise Cancelled("Reading was cancelled; nothing was kept.")
+
+
+def _walk(root: Path, limits: Limits) -> list[tuple[Path, str]]:
+    """(path, name inside the upload) of a file, or of all files under a folder in name order; links are skipped."""
+    if root.is_file():
+        return [(root, root.name)]
+    if not root.is_dir():
+        raise Refused("The file to read does not exist.")
+    found = []
+    for path in sorted(root.rglob("*")):
+        if path.is_symlink() or not path.is_file():
+            continue
+        found.append((path, path.relative_to(root).as_posix()))
+        if len(found) > limits.max_files:
+            raise TooLarge(f"The folder holds more than {limits.max_files:,} files.")
+    return found
+
+
+def _load(path: Path, limits: Limits) -> bytes:
+    size = path.stat().st_size
+    if size > limits.max_file_bytes:
+        raise TooLarge(f"A file of {size / 1e6:,.0f} MB is over the limit of {limits.max_file_bytes / 1e6:,.0f} MB.")
+    return path.read_bytes()
+
+
+def _take(upload: _Upload, path: str, data: bytes, alone: bool) -> None:
+    """Read one file of the upload into it."""
+    upload.done += 1
+    upload.bytes += len(data)
+    if upload.bytes > upload.limits.max_bytes:
+        raise TooLarge(f"The upload is over {upload.limits.max_bytes / 1e6:,.0f} MB.")
+    base = path.replace("\\", "/").rsplit("/", 1)[-1]
+    name = clean(base, 60) or "a file"
+    if not alone and (base.startswith(".") or path.startswith("__MACOSX/")):
+        upload.skipped.append(name)
+        return
+    head = data[:_HEAD]
+    if dicom.is_dicom(head):
+        try:
+            upload.instances.append(dicom.read(name, data, upload.limits))
+        except NotAScan as error:
+            upload.refusals.append(error)
+            upload.skipped.append(name)
+    elif nifti.is_nifti(head):
+        upload.studies.append(_single(name, data, "NIfTI", *nifti.read(data, upload.limits)))
+    elif kind := raster.format_of(head):
+        upload.studies.append(_single(name, data, kind, *raster.read(data, upload.limits)))
+    elif not alone:
+        upload.skipped.append(name)
+    elif not data:
+        raise Refused(f'"{name}" is empty (0 bytes).')
+    else:
+        raise Refused(f'"{name}" is none of the formats that are read: DICOM, NIfTI, PNG, JPEG, or a ZIP of them.')
+
+
+def _single(name: str, data: bytes, kind: str, volume: Volume, notes: list[Note]) -> Study:
+    """A study of one file that knows neither patient nor study; its UIDs follow from its bytes."""
+    digest = hashlib.sha256(data).digest()
+    stem = name
+    for suffix in (".gz", ".nii", ".png", ".jpg", ".jpeg", ".dcm"):
+        stem = stem[: -len(suffix)] if stem.lower().endswith(suffix) else stem
+    slices = volume.layout.to_source(volume.array).shape[0]
+    series = Series(
+        uid=_made_uid(digest, b"series"),
+        number=1,
+        description=stem,
+        modality=volume.modality,
+        volume=volume,
+        receipt=receipt.build(kind, volume, slices, slices, notes),
+    )
+    return Study(_made_uid(digest, b"study"), Patient(), "", stem, "", (series,))
+
+
+def _made_uid(*parts: bytes) -> str:
+    """A UUID-derived UID (PS3.5 B.2) that is the same for the same content."""
+    return f"2.25.{int.from_bytes(hashlib.sha256(b'|'.join(parts)).digest()[:16], 'big')}"
+
+
+def _finish(upload: _Upload, progress: Progress | None, cancelled: Callable[[], bool] | None) -> tuple[Study, ...]:
+    if not upload.instances and not upload.studies:
+        if upload.refusals:
+            raise upload.refusals[0]
+        raise Refused(f"There is no scan in the upload: {count(upload.done, 'file')}, none of a format that is read.")
+    by_study: dict[str, list[Instance]] = defaultdict(list)
+    for instance in upload.instances:
+        by_study[instance.study_uid or _made_uid(instance.data[:65536], b"study")].append(instance)
+    total = sum(len(i.frames) for i in upload.instances)
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total, "Building volumes")
+
+    with pixels.Decoder(upload.limits) as decoder:
+        dicom_studies = [_study(uid, found, decoder, tick, cancelled) for uid, found in by_study.items()]
+    studies = dicom_studies + upload.studies
+    if upload.skipped:
+        shown = ", ".join(f'"{name}"' for name in upload.skipped[:3])
+        more = "" if len(upload.skipped) <= 3 else f" and {len(upload.skipped) - 3} more"
+        note = info(f"{count(len(upload.skipped), 'file')} without a scan skipped: {shown}{more}.")
+        studies = [_with_note(study, note) for study in studies]
+    return tuple(studies)
+
+
+def _with_note(study: Study, note: Note) -> Study:
+    from dataclasses import replace
+
+    return replace(study, notes=receipt.unique((*study.notes, note)))
+
+
+def _study(
+    uid: str,
+    instances: list[Instance],
+    decoder: pixels.Decoder,
+    tick: Callable[[], None],
+    cancelled: Callable[[], bool] | None,
+) -> Study:
+    patients = {i.patient.id or f"\0{i.patient.name}" for i in instances}
+    if len({p for p in patients if p != "\0"}) > 1:
+        raise Refused("The upload mixes patients: one study names two of them. Please upload one patient's images.")
+    instances, notes = _without_duplicates(instances)
+    by_series: dict[str, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        by_series[instance.series_uid or _made_uid(uid.encode(), b"series")].append(instance)
+    series = [s for key, found in by_series.items() for s in _series(key, found, decoder, tick, cancelled)]
+    first = instances[0].header
+    study_notes = list(notes)
+    if not instances[0].study_uid:
+        study_notes.append(warning("The header names no study; one was made up."))
+    return Study(
+        uid=uid,
+        patient=instances[0].patient,
+        date=dicom.date(first.get("StudyDate")),
+        description=clean(first.get("StudyDescription")),
+        accession=clean(first.get("AccessionNumber"), 32),
+        series=tuple(sorted(series, key=lambda s: s.number)),
+        body_part=clean(first.get("BodyPartExamined"), 32).upper(),
+        notes=receipt.unique(study_notes),
+    )
+
+
+def _without_duplicates(instances: list[Instance]) -> tuple[list[Instance], list[Note]]:
+    """One instance per SOP UID.
+
+    Raises:
+        Conflict: two with one UID differ in their pixels.
+    """
+    kept: dict[str, Instance] = {}
+    unnamed = []
+    dropped = 0
+    for instance in instances:
+        uid = instance.sop_uid
+        if not uid:
+            unnamed.append(instance)
+        elif uid not in kept:
+            kept[uid] = instance
+        elif kept[uid].raw_pixels() == instance.raw_pixels():
+            dropped += 1
+        else:
+            raise Conflict("Two different images of the upload claim to be the same instance; neither was stored.")
+    notes = [info(f"{count(dropped, 'duplicate image')} ignored.")] if dropped else []
+    return [*kept.values(), *unnamed], notes
+
+
+def _series(
+    uid: str,
+    instances: list[Instance],
+    decoder: pixels.Decoder,
+    tick: Callable[[], None],
+    cancelled: Callable[[], bool] | None,
+) -> list[Series]:
+    found = stacks.split([frame for instance in instances for frame in instance.frames])
+    header = instances[0].header
+    number = dicom._whole(header.get("SeriesNumber")) or 0
+    description = clean(header.get("SeriesDescription"))
+    out = []
+    for n, stack in enumerate(found, 1):
+        volume, notes = _volume(stack, decoder, tick, cancelled)
+        if len(found) > 1:
+            notes.append(info(f"The series mixes geometries; this is stack {n} of {len(found)}."))
+        used = list({id(f.instance): f.instance for f in stack.frames}.values())
+        complete = all(i.pixels.frames == sum(f.instance is i for f in stack.frames) for i in used)
+        counted = dicom._whole(header.get("ImagesInAcquisition")) or 0
+        if n == 1 and len(found) == 1 and counted > len(stack.frames):
+            notes.append(
+                warning(f"The header counts {counted} images in this acquisition; {len(stack.frames)} arrived.")
+            )
+        out.append(
+            Series(
+                uid=uid if n == 1 else _made_uid(uid.encode(), str(n).encode()),
+                number=number,
+                description=description if len(found) == 1 else f"{description} (stack {n})".strip(),
+                modality=volume.modality,
+                volume=volume,
+                receipt=receipt.build("DICOM", volume, len(stack.frames), stack.expected, notes),
+                sources=tuple(i.data for i in used) if complete else (),
+            )
+        )
+    return out
+
+
+def _volume(
+    stack: stacks.Stack,
+    decoder: pixels.Decoder,
+    tick: Callable[[], None],
+    cancelled: Callable[[], bool] | None,
+) -> tuple[Volume, list[Note]]:
+    frames = stack.frames
+    first = frames[0].instance
+    notes = [*stack.notes, *dict.fromkeys(n for f in frames for n in f.instance.notes)]
+    stored = pixels.stored_frames(frames, decoder, tick, cancelled)
+    values = pixels.to_values(stored, [f.slope for f in frames], [f.intercept for f in frames])
+    if first.pixels.photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        notes.append(info("Colour was reduced to luminance."))
+    window = frames[len(frames) // 2].window
+    unit = "1"
+    if first.modality == "CT":
+        if first.has_rescale and first.rescale_type in ("", "HU"):
+            unit = "HU"
+        else:
+            notes.append(warning("The header gives no rescale to Hounsfield units: values are raw."))
+        window = window or (receipt.DEFAULT_CT_WINDOW if unit == "HU" else None)
+    elif first.pixels.photometric == "MONOCHROME1":
+        values, window = _inverted(values, window)
+        notes.append(info("The image was stored with white as its lowest value (MONOCHROME1); it was inverted once."))
+    if first.modality == "PT":
+        notes.append(info("Values are the scanner's own, not standardised uptake values."))
+    array, affine, layout = canonical(values, stack.affine)
+    window = window or receipt.percentile_window(array)
+    return Volume(array, affine, first.modality, unit, stack.spacing_known, window, layout), notes
+
+
+def _inverted(values: np.ndarray, window: tuple[float, float] | None) -> tuple[np.ndarray, tuple[float, float] | None]:
+    """Mirror grey levels within their own range, so that type and range stay; the window is mirrored with them."""
+    ends = values.min(), values.max()
+    mirror = int(ends[0]) + int(ends[1]) if values.dtype.kind in "iu" else float(ends[0]) + float(ends[1])
+    if values.dtype.kind in "iu":
+        mirrored = (mirror - values.astype(np.int32)).astype(values.dtype)
+    else:
+        mirrored = np.float32(mirror) - values
+    return mirrored, None if window is None else (mirror - window[0], window[1])
