@@ -49,6 +49,7 @@ CALIBRATION_PERCENTILE = 5.0
 DEFAULT_MINIMUM = 0.44
 """Used below 50 calibration queries: the value that the Open-i reports give."""
 MAX_FILE_BYTES = 4 << 30
+LOCK_SECONDS = 5.0
 
 _FILES = ("index.faiss", "reports.jsonl", "sentences.jsonl", "sentences.f2")
 _REBUILD = "build it again with `python app.py index`"
@@ -444,7 +445,7 @@ def _damaged(name: str) -> ModelMissing:
 def _writing(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / "writing.lock", timeout=5):
+        with FileLock(folder / "writing.lock", timeout=LOCK_SECONDS):
             yield
     except Timeout as error:
         raise Busy("The index of prior reports is being written by another process: try again in a moment.") from error
