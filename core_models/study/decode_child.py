@@ -1,7 +1,7 @@
 """Standalone program: DICOM files on stdin → decoded frames on stdout, so a broken codec kills only it.
 
 Request: 8 bytes length (big endian), then the file.  Answer: messages of 4 bytes length, JSON head, `size` bytes;
-heads are {"shape", "dtype", "size"} per frame, then {"done": true}, or {"error": class name}.
+heads are {"shape", "dtype", "size"} per frame, then {"done": true}, or {"error": class name, "unsupported": bool}.
 Argument 1: address-space limit in bytes.
 """
 
@@ -40,11 +40,13 @@ def main() -> None:
         try:
             dataset = pydicom.dcmread(io.BytesIO(data), force=True)
             decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
-            for array, _ in decoder.iter_array(dataset, raw=False):
+            for index in range(int(dataset.get("NumberOfFrames") or 1)):
+                # not iter_array: it fails on images whose codestream and header disagree about the sign
+                array, _ = decoder.as_array(dataset, index=index, raw=False)
                 payload = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
                 send({"shape": array.shape, "dtype": array.dtype.newbyteorder("<").str, "size": len(payload)}, payload)
         except Exception as error:
-            send({"error": type(error).__name__})
+            send({"error": type(error).__name__, "unsupported": "does not support" in str(error)})
         else:
             send({"done": True})
 

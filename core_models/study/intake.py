@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,6 @@ from core_models.study.volume import Volume, canonical
 
 Progress = Callable[[int, int, str], None]
 _HEAD = 4096
-_JUNK = (".", "__MACOSX/")  # .DS_Store, AppleDouble and the like
 
 
 @dataclass
@@ -203,8 +202,6 @@ def _finish(upload: _Upload, progress: Progress | None, cancelled: Callable[[], 
 
 
 def _with_note(study: Study, note: Note) -> Study:
-    from dataclasses import replace
-
     return replace(study, notes=receipt.unique((*study.notes, note)))
 
 

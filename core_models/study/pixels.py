@@ -83,6 +83,11 @@ class Decoder:
             if "done" in head:
                 return
             received += 1
+            if head.get("unsupported"):
+                raise Refused(
+                    f'"{instance.name}" uses a variant of {COMPRESSED[instance.transfer_syntax]} '
+                    f"({pixels.stored} bits) that is not supported."
+                )
             if "error" in head or received > pixels.frames:
                 raise _undecodable(instance)
             dtype = np.dtype(head["dtype"])

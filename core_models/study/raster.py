@@ -27,7 +27,8 @@ def luminance(colour: np.ndarray) -> np.ndarray:
     """(..., 3) RGB of an unsigned type → (...) luminance of the same type."""
     if np.array_equal(colour[..., 0], colour[..., 1]) and np.array_equal(colour[..., 1], colour[..., 2]):
         return colour[..., 0]
-    return np.rint(colour.astype(np.float32) @ _WEIGHTS.astype(np.float32)).astype(colour.dtype)
+    exact = np.float32 if colour.dtype.itemsize < 4 else np.float64  # 32-bit samples do not fit float32's mantissa
+    return np.rint(colour.astype(exact) @ _WEIGHTS.astype(exact)).astype(colour.dtype)
 
 
 def read(data: bytes, limits: Limits) -> tuple[Volume, list[Note]]:
