@@ -1,0 +1,276 @@
+// `evidence:changed` in → the board: cards to accept or reject, finding chips to add, similar reports to look into.
+
+import { api, emit, on, state } from '/static/js/bus.js';
+import { debounce, fill, h } from './dom.js';
+import { guarded, panelReady } from './page.js';
+
+const LOOKUP_MS = 120;
+const KINDS = { finding: 'finding', measurement: 'measured', clinical: 'clinical', prior: 'prior', comparison: 'change' };
+
+export function mount(element) {
+  const search = h('input', {
+    type: 'search',
+    placeholder: 'Add a finding  ( / )',
+    'aria-label': 'Add a finding',
+    role: 'combobox',
+    'aria-expanded': 'false',
+    'aria-controls': 'rp-findings',
+    autocomplete: 'off',
+  });
+  const options = h('div.rp-options', { id: 'rp-findings', role: 'listbox', hidden: true });
+  const similar = h('button', { type: 'button' }, 'Find similar reports');
+  const note = h('p.rp-note.info', { hidden: true, 'aria-live': 'polite' });
+  const list = h('div.rp-cards', { role: 'list', 'aria-label': 'Evidence' });
+  const count = h('span.rp-dim');
+  fill(
+    element,
+    h(
+      'section.rp-panel.rp-evidence',
+      {},
+      h('h2', {}, 'Evidence ', count),
+      h('div.rp-row.rp-tools-row', {}, h('div.rp-anchor.rp-grow', {}, search, options), similar),
+      note,
+      h('div.rp-scroll', {}, list),
+    ),
+  );
+
+  let cards = [];
+  const opened = new Set();
+
+  const refresh = guarded(async () => {
+    const study = state.study;
+    if (!study) return;
+    const answer = await api('GET', `/api/studies/${encodeURIComponent(study.id)}/evidence`);
+    if (state.study?.id !== study.id) return;
+    cards = answer;
+    draw();
+    emit('evidence:shown', { cards });
+  });
+  const soon = debounce(refresh, 30);
+
+  on('study:open', (study) => {
+    cards = [];
+    opened.clear();
+    note.hidden = true;
+    const frozen = study.state === 'signed';
+    search.disabled = similar.disabled = frozen;
+    draw();
+    refresh();
+  });
+  on('study:closed', () => {
+    cards = [];
+    draw();
+  });
+  on('report:state', ({ state: now }) => {
+    search.disabled = similar.disabled = now === 'signed';
+    draw();
+  });
+  on('evidence:changed', () => soon());
+
+  const at = (id) => `/api/studies/${encodeURIComponent(state.study.id)}/evidence/${encodeURIComponent(id)}`;
+  const decide = guarded(async (card, status) => {
+    await api('PATCH', at(card.id), { status: card.status === status ? 'proposed' : status });
+    emit('evidence:changed');
+  });
+  const drop = guarded(async (card) => {
+    await api('DELETE', at(card.id));
+    emit('evidence:changed');
+  });
+
+  function draw() {
+    count.textContent = cards.length ? String(cards.length) : '';
+    if (!cards.length) {
+      fill(list, h('p.rp-none', {}, 'No evidence yet. Segment a structure, add a finding, or write the indication.'));
+      return;
+    }
+    const order = (card) => (card.kind === 'prior' ? 1 : 0);
+    fill(list, [...cards].sort((a, b) => order(a) - order(b)).map(line));
+  }
+
+  function line(card) {
+    const frozen = state.study?.state === 'signed';
+    const prior = card.kind === 'prior' && card.report;
+    const own = card.kind === 'finding' && card.source === 'reader';
+    const select = () => {
+      emit('cards:highlight', { ids: [card.id] });
+      emit('statements:of', { card: card.id });
+      if (card.location) emit('viewer:goto', { lps: card.location, segment: card.segment_id });
+      else if (card.segment_id) emit('segment:select', { id: card.segment_id });
+    };
+    const row = h(
+      `div.rp-card.${card.status}`,
+      {
+        role: 'listitem',
+        tabindex: 0,
+        'data-card': card.id,
+        'aria-label': `${card.id}, ${card.text}, ${card.status}`,
+        onclick: (event) => !event.target.closest('button, details') && select(),
+        onkeydown: (event) => {
+          if (event.target !== row) return;
+          if (event.key === 'Enter') select();
+          if (event.key === 'ArrowDown') row.nextElementSibling?.focus();
+          if (event.key === 'ArrowUp') row.previousElementSibling?.focus();
+        },
+      },
+      h('span.rp-id', {}, card.id),
+      h(
+        'div.rp-body',
+        {},
+        h(
+          'div.rp-text',
+          {},
+          prior ? h('q', {}, card.statement) : h('span', {}, card.statement),
+          card.value_text ? h('b', {}, card.value_text) : null,
+          card.probability !== null && card.probability !== undefined ? h('b', {}, `p ${card.probability.toFixed(2)}`) : null,
+        ),
+        h(
+          'div.rp-source',
+          {},
+          h('span', {}, KINDS[card.kind] || card.kind),
+          h('span', {}, prior ? `${prior.source} ${prior.id}` : card.source),
+          prior && Number.isFinite(card.score) ? h('span', {}, `similarity ${card.score.toFixed(2)}`) : null,
+          prior ? prior.terms.slice(0, 4).map((t) => h('span.rp-term', {}, t)) : null,
+        ),
+        prior ? details(card, prior) : null,
+      ),
+      h(
+        'span.rp-decide',
+        {},
+        button('✓', 'Accept', card.status === 'accepted', () => decide(card, 'accepted'), frozen),
+        button('✗', 'Reject', card.status === 'rejected', () => decide(card, 'rejected'), frozen),
+        own ? button('×', 'Remove', false, () => drop(card), frozen) : null,
+      ),
+    );
+    return row;
+
+    function button(sign, title, pressed, onclick, disabled) {
+      const attributes = { type: 'button', title, 'aria-label': `${title} ${card.id}`, 'aria-pressed': String(pressed), onclick, disabled };
+      return h('button.quiet', attributes, sign);
+    }
+  }
+
+  function details(card, report) {
+    const part = (title, text) => (text ? [h('h4', {}, title), h('p', {}, text)] : null);
+    const box = h(
+      'details',
+      { open: opened.has(card.id) },
+      h('summary', {}, 'Report'),
+      card.matched?.length ? [h('h4', {}, 'Nearest sentences'), h('ul', {}, card.matched.map((m) => h('li', {}, m)))] : null,
+      part('Indication', report.indication),
+      part('Findings', report.findings),
+      part('Impression', report.impression),
+      report.flags?.length ? h('p.rp-note.warning', {}, `Cleaned: ${report.flags.join(', ')}`) : null,
+    );
+    box.addEventListener('toggle', () => (box.open ? opened.add(card.id) : opened.delete(card.id)));
+    return box;
+  }
+
+  on('cards:highlight', ({ ids, scroll = false }) => {
+    let first = true;
+    for (const row of list.children) {
+      const on_ = ids.includes(row.dataset.card);
+      row.classList.toggle('lit', on_);
+      if (on_ && scroll && first) {
+        row.scrollIntoView({ block: 'nearest' });
+        first = false;
+      }
+    }
+  });
+
+  // ---- the finding search ---------------------------------------------------------------------------------------
+
+  let terms = [];
+  let chosen = -1;
+  const show = () => {
+    options.hidden = terms.length === 0;
+    search.setAttribute('aria-expanded', String(!options.hidden));
+    fill(
+      options,
+      terms.map((term, n) =>
+        h(
+          'div',
+          {
+            role: 'option',
+            id: `rp-finding-${n}`,
+            'aria-selected': String(n === chosen),
+            onpointerdown: (event) => {
+              event.preventDefault();
+              add(term);
+            },
+          },
+          term,
+        ),
+      ),
+    );
+    if (chosen >= 0) {
+      search.setAttribute('aria-activedescendant', `rp-finding-${chosen}`);
+      options.children[chosen]?.scrollIntoView({ block: 'nearest' });
+    } else search.removeAttribute('aria-activedescendant');
+  };
+  const hide = () => {
+    terms = [];
+    chosen = -1;
+    show();
+  };
+  let asked = 0;
+  const lookup = debounce(
+    guarded(async () => {
+      const turn = (asked += 1);
+      const found = await api('GET', `/api/findings?q=${encodeURIComponent(search.value)}`);
+      if (turn !== asked || document.activeElement !== search) return;
+      terms = found;
+      chosen = -1;
+      show();
+    }),
+    LOOKUP_MS,
+  );
+  const add = guarded(async (term) => {
+    hide();
+    search.value = '';
+    await api('POST', `/api/studies/${encodeURIComponent(state.study.id)}/evidence`, { term });
+    emit('evidence:changed');
+  });
+  search.addEventListener('input', () => lookup());
+  search.addEventListener('focus', () => lookup());
+  search.addEventListener('blur', hide);
+  search.addEventListener('keydown', (event) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (step && terms.length) {
+      event.preventDefault();
+      chosen = (chosen + step + terms.length) % terms.length;
+      show();
+    } else if (event.key === 'Enter' && !event.ctrlKey && !event.metaKey) {
+      event.preventDefault();
+      const term = chosen >= 0 ? terms[chosen] : search.value.trim();
+      if (term) add(term);
+    } else if (event.key === 'Escape') hide();
+  });
+  document.addEventListener('keydown', (event) => {
+    if (event.key !== '/' || event.ctrlKey || event.metaKey || event.altKey || !state.study) return;
+    if (event.target.closest?.('input, textarea, select, [contenteditable]')) return;
+    event.preventDefault();
+    search.focus();
+  });
+
+  similar.addEventListener(
+    'click',
+    guarded(async () => {
+      similar.disabled = true;
+      similar.textContent = 'Searching …';
+      try {
+        const found = await api('POST', `/api/studies/${encodeURIComponent(state.study.id)}/priors`);
+        note.textContent = found.sentence;
+        note.hidden = !found.sentence;
+        emit('evidence:changed');
+      } finally {
+        similar.disabled = state.study?.state === 'signed';
+        similar.textContent = 'Find similar reports';
+      }
+    }),
+  );
+  on('priors:sentence', ({ text }) => {
+    note.textContent = text;
+    note.hidden = !text;
+  });
+  panelReady('evidence');
+}

@@ -1,0 +1,520 @@
+// The working report in → an editor whose every row saves itself; drafts stream in below what the reader wrote.
+
+import { api, emit, on } from '/static/js/bus.js';
+import { reportText, spans, steps } from './diff.js';
+import { debounce, fill, h } from './dom.js';
+import { stop, stream } from './draft.js';
+import { complain, guarded, panelReady } from './page.js';
+import { ask } from './signing.js';
+import { StatementRow } from './statement.js';
+import { showVersions } from './versions.js';
+
+const SAVE_MS = 600;
+const SECTIONS = [['findings', 'Findings'], ['impression', 'Impression']];
+
+export function mount(element) {
+  new Report(element).listen();
+  panelReady('report');
+}
+
+class Report {
+  constructor(element) {
+    this.id = null; // of the study whose report this is; the page may have gone on to another one
+    this.rows = [];
+    this.revision = 0;
+    this.cards = new Map();
+    this.conflict = null;
+    this.saving = null;
+    this.dirty = false;
+    this.run = null;
+    this.frozen = false;
+    this.save = debounce(() => this.store(), SAVE_MS);
+    this.lists = {};
+    this.streams = {};
+    this.status = h('span.rp-dim', { role: 'status' });
+    this.free = h('textarea.rp-free', {
+      rows: 2,
+      placeholder: 'Free text: comparison, technique, recommendations',
+      'aria-label': 'Free text',
+      maxlength: 50000,
+      oninput: () => this.changed(),
+    });
+    this.unseen = h('details.rp-unseen', { hidden: true });
+    this.addenda = h('div.rp-addenda');
+    this.drawer = h('div.rp-drawer', { hidden: true, role: 'dialog', 'aria-label': 'Versions' });
+    this.clash = h('div.rp-conflict', { hidden: true, role: 'alert' });
+    const sections = SECTIONS.map(([name, title]) => {
+      this.lists[name] = h('div.rp-statements', { role: 'list', 'aria-label': title });
+      this.streams[name] = h('div.rp-stream');
+      const add = h('button.quiet.rp-add-statement', { type: 'button', onclick: () => this.add(name) }, '+ statement');
+      return h('section', { 'data-section': name }, h('h3', {}, title), this.lists[name], this.streams[name], add);
+    });
+    this.versions = h('button.quiet', { type: 'button', onclick: guarded(() => this.openVersions()) }, 'Versions');
+    fill(
+      element,
+      h(
+        'section.rp-panel.rp-report',
+        {},
+        h('h2', {}, 'Report ', this.status, h('span.rp-grow'), this.versions),
+        this.clash,
+        h('div.rp-scroll', {}, sections, this.free, this.addenda, this.unseen),
+        this.drawer,
+      ),
+    );
+  }
+
+  get path() {
+    return `/api/studies/${encodeURIComponent(this.id)}`;
+  }
+
+  listen() {
+    on('study:open', (study) => this.open(study).catch(complain));
+    on('study:closed', () => this.close());
+    on('evidence:shown', ({ cards }) => {
+      this.cards = new Map(cards.map((c) => [c.id, c]));
+      this.rebind().catch(complain);
+    });
+    on('statements:of', ({ card }) => this.highlight((s) => s.evidence?.includes(card), true));
+    on('draft:start', () => this.draft().catch(complain));
+    on('draft:stop', () => this.run && stop(this.run.study).catch(complain));
+    on('report:sign', guarded(() => (this.frozen ? this.addendum() : this.sign())));
+    on('report:flush', ({ waiting }) => waiting.push(this.flush()));
+    on('drawers:close', () => this.closeVersions());
+    window.addEventListener('beforeunload', (event) => {
+      if (this.dirty) event.preventDefault();
+    });
+  }
+
+  // ---- what is shown ---------------------------------------------------------------------------------------------
+
+  async open(study) {
+    this.close();
+    this.id = study.id;
+    const report = await api('GET', `${this.path}/report`);
+    if (this.id !== study.id) return;
+    this.show(report);
+    if (report.state === 'signed') await this.showAddenda();
+  }
+
+  close() {
+    this.leave();
+    this.id = null;
+    this.run?.abort.abort();
+    this.run = null;
+    emit('draft:running', { running: false });
+    this.rows = [];
+    this.revision = 0;
+    this.dirty = false;
+    this.frozen = false;
+    this.conflict = null;
+    this.clash.hidden = true;
+    this.closeVersions();
+    this.free.value = '';
+    this.status.textContent = '';
+    this.unseen.hidden = true;
+    fill(this.addenda);
+    for (const [name] of SECTIONS) {
+      fill(this.lists[name]);
+      fill(this.streams[name]);
+    }
+  }
+
+  show(report) {
+    this.revision = report.revision;
+    this.frozen = report.state === 'signed';
+    this.rows = report.statements.map((s) => this.row(s));
+    this.free.value = report.free_text;
+    this.free.readOnly = this.frozen;
+    this.element().classList.toggle('frozen', this.frozen);
+    this.place();
+    this.showUnseen(report.unseen, report.model);
+    emit('report:state', { state: report.state });
+  }
+
+  element() {
+    return this.free.closest('.rp-report');
+  }
+
+  row(statement) {
+    const row = new StatementRow(statement, {
+      changed: () => this.changed(),
+      remove: (r) => this.remove(r),
+      agree: (r) => this.decide(r, 'agree'),
+      restore: (r) => this.decide(r, 'restored'),
+      next: (r) => this.add(r.data.section, r),
+      select: (r) => this.select(r),
+      card: (id, go) => this.showCard(id, go),
+    });
+    if (this.frozen) row.lock(true);
+    return row;
+  }
+
+  place() {
+    for (const [name] of SECTIONS) {
+      const here = this.rows.filter((r) => r.data.section === name).map((r) => r.root);
+      const list = this.lists[name];
+      if (here.length !== list.children.length || here.some((root, n) => list.children[n] !== root)) fill(list, here);
+    }
+    for (const row of this.rows) row.fit();
+  }
+
+  showUnseen(unseen, model) {
+    this.unseen.hidden = !unseen.length;
+    if (!unseen.length) return;
+    const by = model ? `${model.name}${model.adapter ? `, adapter ${model.adapter}` : ''}, seed ${model.seed}` : '';
+    fill(
+      this.unseen,
+      h('summary', {}, 'What the model did not see'),
+      h('ul', {}, unseen.map((u) => h('li', {}, u))),
+      by ? h('p.rp-dim', {}, `Drafted by ${by}.`) : null,
+    );
+  }
+
+  // ---- editing ---------------------------------------------------------------------------------------------------
+
+  changed() {
+    if (this.frozen) return;
+    this.dirty = true;
+    this.status.textContent = 'editing';
+    this.save();
+  }
+
+  add(section, after = null) {
+    if (this.frozen) return;
+    const id = `h${crypto.getRandomValues(new Uint32Array(2)).join('')}`.slice(0, 24);
+    const row = this.row({ id, section, text: '', evidence: [], support: 'supported', origin: 'human', fresh: true });
+    const at = after ? this.rows.indexOf(after) + 1 : this.rows.length;
+    this.rows.splice(at, 0, row);
+    this.place();
+    row.text.focus();
+  }
+
+  remove(row) {
+    this.rows = this.rows.filter((r) => r !== row);
+    row.root.remove();
+    if (!row.data.fresh || row.data.text.trim()) this.changed();
+  }
+
+  decide(row, what) {
+    row.data[what] = true;
+    this.changed();
+    this.save.flush();
+  }
+
+  /** What the reader has, as the server takes it. */
+  body() {
+    const rows = this.rows.filter((r) => !r.data.fresh || r.data.text.trim());
+    return {
+      revision: this.revision,
+      free_text: this.free.value,
+      statements: rows.map(({ data }) => ({
+        id: data.id,
+        section: data.section,
+        text: data.text,
+        restored: Boolean(data.restored),
+        agree: Boolean(data.agree),
+      })),
+    };
+  }
+
+  /** Send what waits before this study's rows are cleared from the page. */
+  leave() {
+    this.save.cancel();
+    if (!this.dirty || !this.id || this.conflict) return;
+    const path = this.path;
+    const body = this.body();
+    Promise.resolve(this.saving)
+      .then((revision) => this.put(path, { ...body, revision: revision ?? body.revision }))
+      .then(({ ok, answer }) => ok || complain(new Error(answer.error)));
+  }
+
+  /** Send what the reader has; one request at a time, the newest state last. */
+  store() {
+    if (this.saving) {
+      this.again = true;
+      return this.saving;
+    }
+    if (!this.dirty || !this.id || this.conflict) return Promise.resolve();
+    const study = this.id;
+    const path = this.path;
+    const body = this.body();
+    const sent = new Map(body.statements.map((r) => [r.id, r.text]));
+    this.dirty = false;
+    this.status.textContent = 'saving';
+    this.saving = this.put(path, body)
+      .then(({ ok, answer }) => {
+        if (this.id !== study) {
+          if (!ok) complain(new Error(answer.error));
+          return answer.revision;
+        }
+        if (ok) this.saved(answer, sent);
+        else {
+          this.dirty = true;
+          this.status.textContent = 'not saved';
+          if (answer.report) this.clashWith(answer);
+          else complain(new Error(answer.error));
+        }
+        return answer.revision;
+      })
+      .finally(() => {
+        this.saving = null;
+        if (this.again) {
+          this.again = false;
+          this.store();
+        }
+      });
+    return this.saving;
+  }
+
+  async put(path, body) {
+    try {
+      const response = await fetch(`${path}/report`, {
+        method: 'PUT',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(body),
+      });
+      const answer = await response.json().catch(() => ({ error: 'The report could not be saved; your text is still here.' }));
+      return { ok: response.ok, answer };
+    } catch {
+      return { ok: false, answer: { error: 'The server does not answer. Your text is still here; it is saved at the next change.' } };
+    }
+  }
+
+  saved(report, sent) {
+    this.revision = report.revision;
+    const known = new Map(report.statements.map((s) => [s.id, s]));
+    for (const row of this.rows) {
+      const s = known.get(row.data.id);
+      if (s) row.take(s, sent.get(s.id));
+    }
+    this.status.textContent = this.dirty ? 'editing' : 'saved';
+    emit('report:state', { state: report.state });
+  }
+
+  /** Save now what waits. */
+  async flush() {
+    this.save.cancel();
+    if (this.saving) await this.saving;
+    if (this.dirty && !this.conflict) await this.store();
+  }
+
+  /** The board changed: show which statements are stale now. */
+  async rebind() {
+    const study = this.id;
+    if (!study || this.run || this.dirty || this.saving || this.conflict || !this.rows.length) return;
+    const report = await api('GET', `${this.path}/report`);
+    if (this.id !== study || this.run || this.dirty || this.saving) return;
+    if (report.revision === this.revision) this.saved(report, new Map(this.rows.map((r) => [r.data.id, r.data.text])));
+    else this.show(report);
+  }
+
+  // ---- two editors -----------------------------------------------------------------------------------------------
+
+  clashWith(answer) {
+    const theirs = answer.report;
+    this.conflict = theirs;
+    const mine = { statements: this.rows.map((r) => r.data), free_text: this.free.value };
+    const signed = theirs.state === 'signed';
+    const keep = () => {
+      this.conflict = null;
+      this.clash.hidden = true;
+      this.revision = theirs.revision;
+      this.dirty = true;
+      this.store();
+    };
+    const take = () => {
+      this.conflict = null;
+      this.clash.hidden = true;
+      this.dirty = false;
+      this.show(theirs);
+    };
+    fill(
+      this.clash,
+      h('p', {}, answer.error),
+      h('p.rp-dim', {}, 'From the stored report to yours:'),
+      h('div.rp-diff', {}, spans(steps(reportText(theirs), reportText(mine)))),
+      h(
+        'div.rp-row',
+        {},
+        signed ? null : h('button.primary', { type: 'button', onclick: keep }, 'Keep mine'),
+        h('button', { type: 'button', onclick: take }, signed ? 'Show the signed report' : 'Take the stored one'),
+      ),
+    );
+    this.clash.hidden = false;
+  }
+
+  // ---- links to the board and the image --------------------------------------------------------------------------
+
+  select(row) {
+    const ids = row.data.evidence || [];
+    this.highlight((s) => s.id === row.data.id);
+    emit('cards:highlight', { ids, scroll: true });
+    const place = ids.map((id) => this.cards.get(id)).find((card) => card?.location);
+    if (place) emit('viewer:goto', { lps: place.location, segment: place.segment_id });
+  }
+
+  showCard(id, go) {
+    emit('cards:highlight', { ids: [id], scroll: go });
+    const card = this.cards.get(id);
+    if (go && card?.location) emit('viewer:goto', { lps: card.location, segment: card.segment_id });
+  }
+
+  highlight(test, scroll = false) {
+    let first = scroll;
+    for (const row of this.rows) {
+      const lit = Boolean(test(row.data));
+      row.root.classList.toggle('lit', lit);
+      if (lit && first) {
+        row.root.scrollIntoView({ block: 'nearest' });
+        first = false;
+      }
+    }
+  }
+
+  // ---- drafting --------------------------------------------------------------------------------------------------
+
+  async draft() {
+    if (this.run || this.frozen || !this.id) return;
+    await this.flush();
+    if (this.conflict) throw new Error('Settle the conflict in the report first.');
+    const run = { study: this.id, abort: new AbortController(), rows: new Map(), ended: false };
+    this.run = run;
+    emit('draft:running', { running: true });
+    const replaced = this.rows.filter((r) => r.data.origin === 'model' && !r.data.restored);
+    for (const row of replaced) {
+      row.lock(true);
+      row.root.classList.add('leaving');
+    }
+    for (const [name] of SECTIONS) this.streams[name].classList.add('open');
+    try {
+      await stream(run.study, (name, data) => this.run === run && this.heard(run, name, data), run.abort.signal);
+      if (!run.ended && this.run === run) throw new Error('The draft ended before it was complete; what was saved is shown.');
+    } finally {
+      if (this.run === run) {
+        this.run = null;
+        emit('draft:running', { running: false });
+        for (const [name] of SECTIONS) {
+          fill(this.streams[name]);
+          this.streams[name].classList.remove('open');
+        }
+        if (!run.report) await this.afterFailure();
+      }
+    }
+  }
+
+  heard(run, name, data) {
+    if (name === 'status') this.status.textContent = data.text;
+    else if (name === 'warning') emit('priors:sentence', { text: data.text });
+    else if (name === 'evidence') emit('evidence:changed');
+    else if (name === 'start') this.showUnseen(data.unseen, data.model);
+    else if (name === 'statement') this.writing(run, data);
+    else if (name === 'step') run.step = data;
+    else if (name === 'finished') this.writing(run, data, true);
+    else if (name === 'error') {
+      run.ended = true;
+      this.status.textContent = '';
+      emit('toast', { level: 'error', text: data.error });
+    } else if (name === 'done') this.finish(run, data);
+  }
+
+  writing(run, data, whole = false) {
+    let row = run.rows.get(data.id);
+    if (!row) {
+      row = this.row({ evidence: [], support: 'supported', origin: 'model', ...data, id: `draft-${data.id}` });
+      row.lock(true);
+      run.rows.set(data.id, row);
+      this.streams[data.section]?.append(row.root);
+    }
+    const step = run.step?.id === data.id ? run.step : null;
+    row.data = whole ? { ...data, id: row.data.id } : { ...row.data, text: data.text, evidence: data.evidence, step: step || row.data.step };
+    row.update();
+    if (!whole) row.root.classList.add('writing');
+  }
+
+  finish(run, data) {
+    run.ended = true;
+    run.report = data.report;
+    this.status.textContent = data.complete ? 'draft saved' : data.report ? 'stopped; what was finished is saved' : 'stopped';
+    if (data.report) this.adopt(data.report);
+  }
+
+  /** The server's report with the draft in it; what the reader wrote meanwhile stays and is saved on top. */
+  adopt(report) {
+    const mine = new Map(this.rows.filter((r) => r.data.origin !== 'model' || r.data.restored).map((r) => [r.data.id, r.data]));
+    const dirty = this.dirty;
+    const free = this.free.value;
+    this.save.cancel();
+    const known = new Set(report.statements.map((s) => s.id));
+    this.show(report);
+    if (!dirty) return;
+    for (const row of this.rows) {
+      const own = mine.get(row.data.id);
+      if (own && own.text !== row.data.text) row.take({ ...row.data, text: own.text });
+    }
+    for (const own of mine.values()) {
+      if (!known.has(own.id)) this.rows.push(this.row(own));
+    }
+    this.free.value = free;
+    this.place();
+    this.changed();
+  }
+
+  async afterFailure() {
+    if (!this.id) return;
+    const report = await api('GET', `${this.path}/report`);
+    if (report.revision !== this.revision) this.adopt(report);
+    else {
+      for (const row of this.rows) {
+        row.root.classList.remove('leaving');
+        row.lock(this.frozen);
+      }
+    }
+  }
+
+  // ---- signing and versions --------------------------------------------------------------------------------------
+
+  async sign() {
+    this.rows.filter((r) => !r.data.text.trim()).forEach((r) => this.remove(r));
+    await this.flush();
+    if (this.conflict) throw new Error('Settle the conflict in the report first.');
+    const words = 'Signing freezes this report: it can only be added to. Statements without support that were not restored are left out of the exports.';
+    const answer = await ask({ title: 'Sign the report', words, button: 'Sign' });
+    if (!answer) return;
+    const report = await api('POST', `${this.path}/sign`, { author: answer.author, revision: this.revision });
+    this.show(report);
+    await this.showAddenda();
+    emit('evidence:changed');
+    emit('toast', { level: 'success', text: 'Signed.' });
+  }
+
+  async addendum() {
+    const answer = await ask({ title: 'Addendum', words: 'The signed report stays as it is; this is added to it.', button: 'Add', long: true });
+    if (!answer) return;
+    await api('POST', `${this.path}/addendum`, answer);
+    await this.showAddenda();
+    emit('toast', { level: 'success', text: 'The addendum was added.' });
+  }
+
+  async showAddenda() {
+    const versions = await api('GET', `${this.path}/versions`);
+    const signed = versions.find((v) => v.kind === 'signed');
+    const addenda = versions.at(-1)?.addenda || [];
+    const when = (t) => new Date(t).toLocaleString();
+    fill(
+      this.addenda,
+      signed ? h('p.rp-signed', {}, `Signed by ${signed.author}, ${when(signed.created_at)}`) : null,
+      addenda.map((a) => h('div.rp-addendum', {}, h('h4', {}, `Addendum, ${a.author}, ${when(a.created_at)}`), h('p', {}, a.text))),
+    );
+  }
+
+  async openVersions() {
+    await this.flush();
+    await showVersions(this.drawer, this.id, () => this.closeVersions());
+  }
+
+  closeVersions() {
+    if (this.drawer.hidden) return;
+    this.drawer.hidden = true;
+    this.versions.focus();
+  }
+}

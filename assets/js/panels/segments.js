@@ -1,0 +1,161 @@
+// `segments:changed` in → the segment list with names, sizes, undo and redo; the 3D plot is asked for when it changed.
+
+import { api, emit, on, state } from '/static/js/bus.js';
+import { debounce, fill, h, quantity } from './dom.js';
+import { guarded, panelReady } from './page.js';
+
+const PLOT_MS = 400;
+const NAMES = [
+  'liver', 'spleen', 'right kidney', 'left kidney', 'right lung', 'left lung', 'heart', 'aorta', 'trachea', 'stomach',
+  'gallbladder', 'pancreas', 'bladder', 'nodule', 'mass', 'pleural effusion', 'lymph node', 'vertebra', 'rib',
+];
+
+export function mount(element, { trigger }) {
+  const list = h('div.rp-segments', { role: 'list', 'aria-label': 'Segments' });
+  const none = h('p.rp-none', {}, 'Click a structure in the image to segment it.');
+  const names = h('datalist', { id: 'rp-organs' }, NAMES.map((value) => h('option', { value })));
+  fill(element, h('section.rp-panel', {}, h('h2', {}, 'Segments'), names, none, list));
+
+  let segments = [];
+  let active = null;
+
+  on('study:open', (study) => {
+    segments = study.segments || [];
+    active = null;
+    draw();
+    plot();
+  });
+  on('study:closed', () => {
+    segments = [];
+    active = null;
+    draw();
+    plot.cancel();
+    placePlot(false);
+  });
+  on('series:open', () => {
+    draw();
+    plot();
+  });
+  on('segments:changed', (detail) => {
+    segments = detail.segments;
+    if (detail.active !== undefined) active = detail.active;
+    draw();
+    plot();
+  });
+  on('segment:select', ({ id }) => {
+    active = id;
+    draw();
+  });
+
+  const change = (fn) =>
+    guarded(async (...args) => {
+      const answer = await fn(...args);
+      emit('segments:changed', { segments: answer.segments, active: answer.segment ?? null });
+      emit('evidence:changed');
+    });
+  const path = (segment) => `/api/segments/${encodeURIComponent(segment.id)}`;
+  const patch = change((segment, values) => api('PATCH', path(segment), values));
+  const step = change((segment, way) => api('POST', `${path(segment)}/${way}`));
+  const remove = change((segment) => api('DELETE', path(segment)));
+
+  function draw() {
+    const shown = segments.filter((s) => !state.series || s.series === state.series.id);
+    none.hidden = shown.length > 0;
+    const editing = list.contains(document.activeElement) && document.activeElement.matches('input[type=text]');
+    if (editing) return; // redrawn when the name is left
+    fill(list, shown.map(line));
+  }
+
+  function line(segment) {
+    const m = segment.measurement || {};
+    const size = m.volume_ml !== null && m.volume_ml !== undefined
+      ? quantity(m.volume_ml, 'ml')
+      : m.area_mm2 ? quantity(m.area_mm2 / 100, 'cm²') : '';
+    const frozen = state.study?.state === 'signed';
+    const name = h('input.rp-name', {
+      type: 'text',
+      value: segment.label,
+      list: 'rp-organs',
+      maxlength: 200,
+      disabled: frozen,
+      'aria-label': `Name of segment ${segment.number}`,
+      title: segment.suggested ? 'A suggested name: type the right one, or Enter to confirm' : segment.label,
+    });
+    name.classList.toggle('suggested', Boolean(segment.suggested));
+    const confirm = () => {
+      const label = name.value.trim();
+      if (label && (label !== segment.label || segment.suggested)) return patch(segment, { label });
+      return undefined;
+    };
+    name.addEventListener('keydown', (event) => {
+      if (event.key === 'Enter') {
+        const done = confirm();
+        name.blur();
+        return done;
+      }
+      if (event.key === 'Escape') {
+        name.value = segment.label;
+        name.blur();
+      }
+      return undefined;
+    });
+    name.addEventListener('change', () => name.value.trim() !== segment.label && confirm());
+    name.addEventListener('blur', () => setTimeout(draw, 0));
+    const icon = (sign, title, onclick, disabled = false) =>
+      h('button.quiet', { type: 'button', title, 'aria-label': `${title}: ${segment.label}`, onclick, disabled }, sign);
+    const row = h(
+      'div.rp-segment',
+      { role: 'listitem', 'aria-current': active === segment.id ? 'true' : null, 'data-segment': segment.id },
+      h('input.rp-colour', {
+        type: 'color',
+        value: segment.colour,
+        title: 'Colour',
+        'aria-label': `Colour of ${segment.label}`,
+        onchange: (event) => patch(segment, { colour: event.target.value }),
+      }),
+      name,
+      h('span.rp-number', {}, size),
+      h(
+        'span.rp-tools',
+        {},
+        icon(segment.visible ? '◉' : '○', segment.visible ? 'Hide' : 'Show', () => patch(segment, { visible: !segment.visible })),
+        icon('↶', 'Undo the last click', () => step(segment, 'undo'), frozen || !segment.can_undo),
+        icon('↷', 'Redo', () => step(segment, 'redo'), frozen || !segment.can_redo),
+        icon('×', 'Delete', () => remove(segment), frozen),
+      ),
+      segment.note ? h('p.rp-note.warning', {}, segment.note) : null,
+    );
+    row.addEventListener('click', (event) => {
+      if (event.target.closest('button, input')) return;
+      emit('segment:select', { id: segment.id });
+      if (m.centroid_lps) emit('viewer:goto', { lps: m.centroid_lps, segment: segment.id });
+    });
+    return row;
+  }
+
+  // What the plot shows last, so that an unchanged picture is not asked for again.
+  let drawn = '';
+  const plot = debounce(() => {
+    const series = state.series?.id;
+    const visible = segments.filter((s) => s.series === series && s.visible && s.box.slice(3).every(Boolean));
+    const key = JSON.stringify([series, visible.map((s) => [s.id, s.colour, s.clicks])]);
+    placePlot(visible.length > 0);
+    if (key === drawn) return;
+    drawn = key;
+    if (visible.length) trigger('surfaces', { series });
+  }, PLOT_MS);
+  panelReady('segments');
+}
+
+/** The plot stands in the viewer's fourth cell while there is something to show, else nowhere. */
+function placePlot(shown) {
+  const plot = document.getElementById('rr-surface');
+  const slot = document.querySelector('#rr-viewer .rr-slot-3d');
+  if (!plot || !slot) return;
+  const home = document.getElementById('rr-reading');
+  if (shown && plot.parentElement !== slot) {
+    slot.append(plot);
+    window.dispatchEvent(new Event('resize'));
+  } else if (!shown && plot.parentElement === slot) home.append(plot);
+  plot.classList.toggle('shown', shown);
+}

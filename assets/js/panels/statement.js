@@ -1,0 +1,109 @@
+// One statement of the report → its row: text, support, evidence, origin, reasoning; edits go out through `acts`.
+
+import { fill, h } from './dom.js';
+
+const ORIGINS = { model: 'model', edited: 'edited', human: 'reader' };
+const SUPPORT = {
+  supported: 'Supported by its evidence',
+  unsupported: 'No support was found in the evidence',
+  contradicted: 'The evidence says otherwise',
+};
+
+/**
+ * A row. `acts`: changed(), remove(row), agree(row), restore(row), select(row), card(id).
+ * `row.data` is the statement; `update()` shows it anew without touching a text that is being written.
+ */
+export class StatementRow {
+  constructor(data, acts) {
+    this.data = data;
+    this.acts = acts;
+    this.locked = false;
+    this.text = h('textarea', {
+      rows: 1,
+      spellcheck: 'true',
+      maxlength: 10000,
+      oninput: () => {
+        this.data.text = this.text.value;
+        this.fit();
+        acts.changed();
+      },
+      onkeydown: (event) => {
+        if (event.key === 'Enter' && !event.ctrlKey && !event.metaKey) {
+          event.preventDefault(); // one statement is one line; Enter begins the next
+          acts.next(this);
+        }
+      },
+    });
+    this.meta = h('div.rp-meta');
+    this.why = h('div.rp-why');
+    this.root = h(
+      'div.rp-statement',
+      { 'data-statement': data.id, onclick: (event) => !event.target.closest('button') && acts.select(this) },
+      this.text,
+      this.meta,
+      this.why,
+    );
+    this.update();
+  }
+
+  /** Take what the server knows; the text only where the reader has not gone on writing since it was sent. */
+  take(statement, sent) {
+    const text = sent === undefined || this.data.text === sent ? statement.text : this.data.text;
+    this.data = { ...statement, text };
+    this.update();
+  }
+
+  lock(locked) {
+    this.locked = locked;
+    this.update();
+  }
+
+  fit() {
+    this.text.style.height = 'auto';
+    if (this.text.scrollHeight) this.text.style.height = `${this.text.scrollHeight}px`;
+  }
+
+  update() {
+    const s = this.data;
+    if (this.text.value !== s.text) this.text.value = s.text;
+    this.text.readOnly = this.locked;
+    this.text.setAttribute('aria-label', `${s.section === 'impression' ? 'Impression' : 'Findings'} statement`);
+    const mine = s.origin === 'human';
+    const state = s.stale ? 'stale' : mine && s.support === 'unsupported' ? 'own' : s.support;
+    const dropped = s.origin === 'model' && s.support === 'unsupported' && !s.restored;
+    this.root.className = `rp-statement ${state}${dropped ? ' dropped' : ''}${this.locked ? ' locked' : ''}`;
+    const because = s.note || (state === 'own' ? 'Written by the reader' : SUPPORT[s.support]);
+    fill(
+      this.meta,
+      (s.evidence || []).map((id) =>
+        h(
+          'button.rp-chip',
+          {
+            type: 'button',
+            'data-chip': id,
+            title: `Show ${id}`,
+            onmouseenter: () => this.acts.card(id, false),
+            onfocus: () => this.acts.card(id, false),
+            onclick: () => this.acts.card(id, true),
+          },
+          id,
+        ),
+      ),
+      h('span.rp-origin', { title: because }, ORIGINS[s.origin] || s.origin),
+      s.stale ? h('span.rp-flag', {}, 'a number or card it rests on changed') : null,
+      !s.stale && s.support !== 'supported' && !mine ? h(`span.rp-flag.${s.support}`, { title: because }, because) : null,
+      h('span.rp-grow'),
+      s.stale && !this.locked ? this.button('agree / update', 'Fill in the numbers of today', () => this.acts.agree(this)) : null,
+      dropped && !this.locked ? this.button('restore', 'Keep this statement all the same', () => this.acts.restore(this)) : null,
+      this.locked ? null : this.button('×', 'Remove this statement', () => this.acts.remove(this)),
+    );
+    const step = s.step;
+    this.why.hidden = !step;
+    this.why.textContent = step ? `considered ${step.considered.join(', ') || 'nothing'} → ${step.follows}` : '';
+    requestAnimationFrame(() => this.fit());
+  }
+
+  button(sign, title, onclick) {
+    return h('button.quiet', { type: 'button', title, 'aria-label': title, onclick }, sign);
+  }
+}

@@ -1,0 +1,90 @@
+"""A study → the most similar earlier reports, searched in the local index and put on the board as cards.
+
+The index is opened on first use and again when its file changes; one lock guards that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from core_models.drafting.evidence import Evidence
+from retrieval.report import Prior
+from webapp.settings import Settings
+from webapp.store import PriorRow, Store
+
+FOUND = 5
+MAX_STATEMENT = 300
+
+
+class Search(Protocol):
+    """What is asked of `retrieval.search.Searcher`."""
+
+    def search(self, query: str, **options: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Found:
+    """The priors on the board after a search, and what the reader must know of it ("" where there is nothing)."""
+
+    rows: tuple[PriorRow, ...]
+    sentence: str
+
+
+class Priors:
+    """Search and the priors on the board."""
+
+    def __init__(self, store: Store, open_search: Callable[[], Search]) -> None:
+        self._store = store
+        self._open = open_search
+        self._search: Search | None = None
+        self._lock = threading.Lock()
+
+    def find(self, study_id: str) -> Found:
+        """Search with the board's findings and the indication; store the hits and answer them.
+
+        Raises:
+            NotFound; Conflict: the study is signed; ModelMissing: the index or the text encoder is not prepared.
+        """
+        study = self._store.study(study_id)
+        terms = tuple(
+            c.statement for c in self._store.evidence(study_id) if c.kind == "finding" and c.status != "rejected"
+        )
+        with self._lock:
+            if self._search is None:
+                self._search = self._open()
+            search = self._search
+        result = search.search(
+            study.indication, terms=terms, k=FOUND, modality=study.modality or None, exclude_study=study_id
+        )
+        rows = self._store.set_priors(study_id, [(prior_card(hit), hit) for hit in result.priors])
+        return Found(rows, result.sentence)
+
+    def forget(self) -> None:
+        """Open the index anew at the next search."""
+        with self._lock:
+            self._search = None
+
+
+def prior_card(hit: Prior) -> Evidence:
+    """The card of a hit: its nearest sentence in short."""
+    text = hit.matched[0] if hit.matched else hit.report.impression or hit.report.findings
+    text = " ".join(text.split())
+    if len(text) > MAX_STATEMENT:
+        text = text[: MAX_STATEMENT - 1] + "…"
+    return Evidence("", "prior", "other", text, source=f"report {hit.report.id}")
+
+
+def opener(settings: Settings) -> Callable[[], Search]:
+    """A function that opens the local index; nothing is imported before it is called."""
+
+    def open_search() -> Search:
+        from retrieval.embedding import TextEncoder
+        from retrieval.index import open_index
+        from retrieval.search import Searcher
+
+        return Searcher(open_index(settings.index), TextEncoder(settings.threads))
+
+    return open_search

@@ -1,0 +1,117 @@
+"""A reader's edits and a model's draft → the working report, each without undoing the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from core_models.drafting.evidence import DraftModel, Section, Statement
+from core_models.errors import Conflict
+from webapp.board import Board, agreed, bound
+from webapp.store import ReportState, Store, Version
+
+MERGE_TRIES = 5
+SECTIONS: tuple[Section, ...] = ("findings", "impression")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One row as the editor holds it.  What a model knows of a statement (evidence, step) never comes from there."""
+
+    id: str
+    section: Section
+    text: str
+    restored: bool = False
+    agree: bool = False
+
+
+class Reports:
+    """The working report of every study."""
+
+    def __init__(self, store: Store, board: Board) -> None:
+        self._store = store
+        self._board = board
+
+    def current(self, study_id: str) -> tuple[ReportState, tuple[Statement, ...]]:
+        """The stored report, and its statements bound to the board as it is now."""
+        cards = self._board.sync(study_id)
+        state = self._store.report(study_id)
+        return state, (state.statements if state.state == "signed" else bound(state.statements, cards))
+
+    def save(
+        self, study_id: str, edits: Sequence[Edit], free_text: str, revision: int
+    ) -> tuple[ReportState, tuple[Statement, ...]]:
+        """Store the editor's rows in their order; a row that is missing was removed.
+
+        Raises:
+            Conflict: the report changed since `revision`, or is signed.
+        """
+        cards = self._board.sync(study_id)
+        known = {s.id: s for s in self._store.report(study_id).statements}
+        statements = []
+        for edit in edits:
+            old = known.get(edit.id) or Statement(edit.id, edit.section, "other", "", support="supported")
+            new = replace(old.edited(edit.text), section=edit.section, restored=edit.restored)
+            if edit.agree:
+                new = agreed(new, cards)
+            statements.append(new)
+        state = self._store.save_report(
+            study_id, statements=bound(statements, cards), free_text=free_text, base_revision=revision
+        )
+        return state, state.statements
+
+    def merge_draft(
+        self, study_id: str, drafted: Sequence[Statement], model: DraftModel, unseen: Sequence[str]
+    ) -> tuple[ReportState, tuple[Statement, ...]]:
+        """Put a draft in place of the untouched statements of the previous one; the reader's own stay.
+
+        Raises:
+            Conflict: the report is signed, or changes faster than this can follow.
+        """
+        for _ in range(MERGE_TRIES):
+            cards = self._board.sync(study_id)
+            state = self._store.report(study_id)
+            merged = merge(state.statements, drafted)
+            try:
+                saved = self._store.save_report(
+                    study_id,
+                    statements=bound(merged, cards),
+                    free_text=state.free_text,
+                    base_revision=state.revision,
+                    unseen=unseen,
+                    model=model,
+                )
+            except Conflict:
+                if self._store.report(study_id).revision == state.revision:
+                    raise  # signed: it will not change any more
+                continue
+            return saved, saved.statements
+        raise Conflict("The report is being changed elsewhere: the draft was not stored, ask for it again.")
+
+    def sign(self, study_id: str, author: str, revision: int) -> Version:
+        """Freeze the report as the reader saw it.  Raises Conflict when it changed since `revision`."""
+        cards = self._board.sync(study_id)
+        state = self._store.report(study_id)
+        if state.revision == revision and state.state != "signed":
+            # What is stale at the signature is recorded as such.
+            marked = bound(state.statements, cards)
+            if marked != state.statements:
+                saved = self._store.save_report(
+                    study_id, statements=marked, free_text=state.free_text, base_revision=revision
+                )
+                revision = saved.revision
+        return self._store.sign(study_id, author=author, base_revision=revision)
+
+
+def merge(present: Sequence[Statement], drafted: Sequence[Statement]) -> tuple[Statement, ...]:
+    """The reader's own statements, then the drafted ones, section by section; drafted ids are made new.
+
+    A statement the reader restored is theirs too: the check had dropped it, they decided otherwise.
+    """
+    kept = [s for s in present if s.origin != "model" or s.restored]
+    first = 1 + max((int(m[1]) for s in present if (m := re.fullmatch(r"s(\d{1,9})", s.id))), default=0)
+    new = [replace(s, id=f"s{n}") for n, s in enumerate(drafted, first)]
+    said = {(s.section, s.text.casefold()) for s in kept}
+    new = [s for s in new if (s.section, s.text.casefold()) not in said]
+    return tuple(s for section in SECTIONS for s in (*kept, *new) if s.section == section)

@@ -1,0 +1,79 @@
+"""Uploads and demo scans → studies in the store, read in a job: `POST /api/upload`, `/api/demo`, `/api/jobs`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from core_models.errors import Cancelled
+from webapp import uploads
+from webapp.jobs import Progress, Stopped
+from webapp.routes.services import services_of
+from webapp.service import Services
+
+router = APIRouter(prefix="/api")
+
+
+@router.post("/upload")
+async def upload(request: Request) -> dict:
+    services = services_of(request)
+    folder = uploads.private_folder(services.settings.home)
+    try:
+        files = await uploads.receive(request.headers.get("content-type", ""), request.stream(), folder)
+    except BaseException as error:
+        await run_in_threadpool(uploads.discard, folder)
+        if isinstance(error, ClientDisconnect):
+            raise Cancelled("The upload was stopped before it was complete; nothing was stored.") from None
+        raise
+    job = services.jobs.submit(
+        lambda progress, cancelled: read_into_store(services, files, progress, cancelled),
+        cleanup=lambda: uploads.discard(folder),
+    )
+    return {"job": job.id}
+
+
+@router.get("/demo")
+def demo_list(request: Request) -> list[dict]:
+    return services_of(request).demos.list()
+
+
+@router.post("/demo/{name}")
+def demo_open(name: str, request: Request) -> dict:
+    services = services_of(request)
+    services.demos.check(name)
+
+    def work(progress: Progress, cancelled: Stopped) -> dict:
+        return read_into_store(services, services.demos.paths(name, progress, cancelled), progress, cancelled)
+
+    return {"job": services.jobs.submit(work).id}
+
+
+@router.get("/jobs/{job_id}")
+def job_state(job_id: str, request: Request) -> dict:
+    return services_of(request).jobs.get(job_id).as_json()
+
+
+@router.delete("/jobs/{job_id}")
+def job_cancel(job_id: str, request: Request) -> dict:
+    return services_of(request).jobs.cancel(job_id).as_json()
+
+
+def read_into_store(services: Services, files: Sequence[Path], progress: Progress, cancelled: Stopped) -> dict:
+    """Read every study of the files, then store them; a refused or cancelled read stores nothing."""
+    try:
+        studies = services.read_scan(files, progress=progress, cancelled=cancelled)
+    except Exception as error:
+        if not isinstance(error, Cancelled):
+            services.store.audit("upload refused", detail=type(error).__name__)
+        raise
+    if cancelled():
+        raise Cancelled("The upload was stopped; nothing was stored.")
+    ids = []
+    for n, study in enumerate(studies):
+        progress(n, len(studies), "Storing")
+        ids.append(services.store.add_study(study))
+    return {"studies": ids}

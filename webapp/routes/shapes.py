@@ -1,0 +1,125 @@
+"""Rows of the store → the JSON of the routes.  Header text stays as it is: the page shows it as text only."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from core_models.drafting.evidence import Evidence, Statement
+from webapp.store import PriorRow, ReportState, SegmentRow, SeriesRow, StudyRow, Version
+
+Json = dict[str, Any]
+
+
+def series(row: SeriesRow) -> Json:
+    out = asdict(row)
+    out["spacing"] = list(row.receipt.spacing) if row.receipt.spacing else None
+    return out
+
+
+def study(row: StudyRow, segments: tuple[SegmentRow, ...] | None = None) -> Json:
+    """A study as the worklist and `GET /api/studies/{id}` answer it; segments only where given."""
+    out = {
+        "id": row.id,
+        "accession": row.accession,
+        "patient": {
+            "name": row.patient_name,
+            "id": row.patient_id,
+            "sex": row.patient_sex,
+            "birth_date": row.birth_date,
+            "age": row.age,
+        },
+        "date": row.date,
+        "modality": row.modality,
+        "description": row.description,
+        "body_part": row.body_part,
+        "state": row.state,
+        "created_at": row.created_at,
+        "indication": row.indication,
+        "notes": [asdict(n) for n in row.notes],
+        "series": [series(s) for s in row.series],
+    }
+    if segments is not None:
+        out["segments"] = [segment(s) for s in segments]
+    return out
+
+
+def segment(row: SegmentRow) -> Json:
+    return {
+        "id": row.id,
+        "series": row.series_id,
+        "number": row.number,
+        "label": row.label,
+        "suggested": row.suggested,
+        "colour": row.colour,
+        "visible": row.visible,
+        "clicks": [{"index": list(c.index), "positive": c.positive} for c in row.clicks],
+        "can_undo": bool(row.clicks),
+        "can_redo": bool(row.undone),
+        "measurement": row.measurement,
+        "engine": f"{row.engine} {row.engine_version}".strip(),
+        "confidence": row.confidence,
+        "note": row.note,
+        "box": list(row.box),
+    }
+
+
+def card(row: Evidence) -> Json:
+    return {**asdict(row), "value_text": row.value_text, "text": row.text}
+
+
+def prior(row: PriorRow) -> Json:
+    """A prior's card with what the expandable part shows of its report."""
+    report = row.prior.report
+    return {
+        **card(row.evidence),
+        "score": row.prior.score,
+        "matched": list(row.prior.matched),
+        "report": {
+            "id": report.id,
+            "source": report.source,
+            "date": report.date,
+            "indication": report.indication,
+            "findings": report.findings,
+            "impression": report.impression,
+            "terms": list(report.terms),
+            "flags": list(report.flags),
+        },
+    }
+
+
+def statement(row: Statement) -> Json:
+    return {**asdict(row), "evidence": list(row.evidence)}
+
+
+def report(row: ReportState, statements: tuple[Statement, ...] | None = None) -> Json:
+    """The working report; `statements` where they were bound to the board anew."""
+    shown = row.statements if statements is None else statements
+    return {
+        "revision": row.revision,
+        "statements": [statement(s) for s in shown],
+        "free_text": row.free_text,
+        "unseen": list(row.unseen),
+        "model": asdict(row.model) if row.model else None,
+        "state": row.state,
+        "signed_version": row.signed_version,
+    }
+
+
+def version(row: Version, whole: bool = False) -> Json:
+    out: Json = {
+        "number": row.number,
+        "kind": row.kind,
+        "author": row.author,
+        "created_at": row.created_at,
+        "sha256": row.sha256,
+        "addenda": [asdict(a) for a in row.addenda],
+    }
+    if whole:
+        out |= {
+            "statements": [statement(s) for s in row.statements],
+            "free_text": row.free_text,
+            "indication": row.indication,
+            "unseen": list(row.unseen),
+        }
+    return out

@@ -1,0 +1,74 @@
+"""Settings → the parts the routes work with, wired once; models, index and language model open on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from core_models.study.study import Study
+from webapp.board import Board
+from webapp.demos import Demos
+from webapp.drafting import Drafting, Writer, loader
+from webapp.jobs import Jobs
+from webapp.priors import Priors, Search, opener
+from webapp.report import Reports
+from webapp.settings import Settings
+from webapp.store import Store
+from webapp.viewer.service import SegmentService
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything behind the routes.
+
+    Attributes:
+        read_scan: files → studies (`core_models.study.intake.read_scan`).
+    """
+
+    settings: Settings
+    store: Store
+    jobs: Jobs
+    board: Board
+    priors: Priors
+    reports: Reports
+    drafting: Drafting
+    segments: SegmentService
+    demos: Demos
+    read_scan: Callable[..., tuple[Study, ...]]
+
+    @classmethod
+    def create(
+        cls,
+        settings: Settings,
+        *,
+        load_writer: Callable[[], Writer] | None = None,
+        open_search: Callable[[], Search] | None = None,
+        segment_options: dict[str, Any] | None = None,
+    ) -> Services:
+        """Wire the parts; the keyword arguments are for tests, which have no weights and no index."""
+        store = Store(settings)
+        board = Board(store)
+        priors = Priors(store, open_search or opener(settings))
+        reports = Reports(store, board)
+        return cls(
+            settings=settings,
+            store=store,
+            jobs=Jobs(),
+            board=board,
+            priors=priors,
+            reports=reports,
+            drafting=Drafting(store, board, priors, reports, load_writer or loader(settings)),
+            segments=SegmentService(store, on_change=board.sync, **(segment_options or {})),
+            demos=Demos(settings),
+            read_scan=_read_scan(settings),
+        )
+
+
+def _read_scan(settings: Settings) -> Callable[..., tuple[Study, ...]]:
+    def read(files, **options) -> tuple[Study, ...]:
+        from core_models.study.intake import read_scan  # numpy and pydicom readers: not needed to show the page
+
+        return read_scan(files, **options)
+
+    return read
