@@ -207,7 +207,7 @@ def ct_zip(path: Path, nifti: Path) -> Path:
     """The NIfTI CT as a ZIP of uncompressed DICOM slices in a folder, axial and in radiological order."""
     image = nibabel.load(nifti)
     # float32 of whole numbers is exact and a quarter of nibabel's default
-    source = np.asanyarray(image.dataobj.get_scaled(np.float32)).transpose(2, 1, 0)
+    source = np.asarray(image.dataobj, dtype=np.float32).transpose(2, 1, 0)
     array, lps, _ = canonical(source.astype(np.int16), _RAS_TO_LPS @ image.affine)
     files = ct_files(array, geometry=lps, patient="RR-DEMO", intercept=0, StudyInstanceUID=uid("demo study"))
     return zipped(path, ((f"series/{k + 1:04d}.dcm", data) for k, data in enumerate(files)))

@@ -12,7 +12,7 @@ import math
 import re
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pydicom
 from pydicom.charset import python_encoding
@@ -145,7 +145,6 @@ class Instance:
     rescale_type: str
     localizer: bool
     notes: tuple[Note, ...] = ()
-    frames: list[Frame] = field(default_factory=list, repr=False)
 
     @property
     def compressed(self) -> bool:
@@ -167,11 +166,14 @@ def is_dicom(head: bytes) -> bool:
     return explicit or (head[3:4] == b"\0" and int.from_bytes(head[4:8], "little") <= 64)
 
 
-def read(name: str, data: bytes, limits: Limits) -> Instance:
+def read(name: str, data: bytes, limits: Limits) -> tuple[Frame, ...]:
     """Parse and check one file.
 
     Args:
         name: its cleaned base name, for messages.
+
+    Returns:
+        its frames, at least one, which share one `instance`.
 
     Raises:
         NotAScan: it holds no image to read.
@@ -181,7 +183,8 @@ def read(name: str, data: bytes, limits: Limits) -> Instance:
     if data[128:132] == b"DICM" and any(data[:128]):
         data = bytes(128) + data[128:]  # an executable or TIFF may hide in the preamble
     try:
-        return _instance(name, data, limits)
+        instance, spacing = _instance(name, data, limits)
+        return _frames(instance, spacing)
     except ReadingRoomError:
         raise
     except RecursionError as error:
@@ -191,7 +194,8 @@ def read(name: str, data: bytes, limits: Limits) -> Instance:
         raise Refused(f'"{name}" begins like a DICOM file but is damaged and cannot be read.') from error
 
 
-def _instance(name: str, data: bytes, limits: Limits) -> Instance:
+def _instance(name: str, data: bytes, limits: Limits) -> tuple[Instance, tuple[float, float] | None]:
+    """The checked instance, and its top-level pixel spacing."""
     buffer = _inflated(name, data, limits)
     header, at = _parse(name, buffer, limits)
     _check_depth(name, header, limits.max_sequence_depth)
@@ -209,7 +213,11 @@ def _instance(name: str, data: bytes, limits: Limits) -> Instance:
     _check_text(header, notes)
     if clean(header.get("LossyImageCompression")) == "01":
         notes.append(info("The images were compressed with loss before they arrived."))
+    orientation = [clean(v, 8).upper() for v in _values(header.get("PatientOrientation"))]
+    if "ImageOrientationPatient" not in header and orientation and orientation[0].startswith("R"):
+        notes.append(warning("The image runs towards the patient's right as it was stored; it was not mirrored."))
     image_type = [clean(v).upper() for v in _values(header.get("ImageType"))]
+    spacing = _spacing(header, notes)
     instance = Instance(
         name=name,
         data=data,
@@ -219,18 +227,16 @@ def _instance(name: str, data: bytes, limits: Limits) -> Instance:
         sop_uid=_uid(name, header, "SOPInstanceUID"),
         study_uid=_uid(name, header, "StudyInstanceUID"),
         series_uid=_uid(name, header, "SeriesInstanceUID"),
-        number=_whole(header.get("InstanceNumber")) or 0,
+        number=whole(header.get("InstanceNumber")) or 0,
         modality=modality,
         patient=_patient(header),
         pixels=pixels,
         has_rescale="RescaleSlope" in header or "SharedFunctionalGroupsSequence" in header,
         rescale_type=clean(header.get("RescaleType"), 16).upper(),
         localizer="LOCALIZER" in image_type,
+        notes=tuple(notes),
     )
-    spacing = _spacing(header, notes)
-    instance.frames.extend(_frames(name, instance, spacing, notes))
-    object.__setattr__(instance, "notes", tuple(notes))
-    return instance
+    return instance, spacing
 
 
 def _inflated(name: str, data: bytes, limits: Limits) -> bytes:
@@ -325,7 +331,7 @@ def _pixels(
             if default is None:
                 raise Refused(f'"{name}" does not state {keyword}, so its image cannot be laid out.')
             return default
-        value = _whole(raw)
+        value = whole(raw)
         if value is None or not lowest <= value <= highest:
             raise Refused(f'"{name}" states {keyword} = {clean(raw, 20)}; {lowest} to {highest} are possible.')
         return value
@@ -358,7 +364,7 @@ def _pixels(
         raise Refused(f'"{name}" says that it is {COMPRESSED[syntax]} but its pixels are not encapsulated.')
     return Pixels(
         offset, length, rows, columns, frames, samples, photometric, allocated, stored,
-        signed=_whole(header.get("PixelRepresentation")) == 1,
+        signed=whole(header.get("PixelRepresentation")) == 1,
     )  # fmt: skip
 
 
@@ -419,8 +425,8 @@ def _spacing(header: Dataset, notes: list[Note]) -> tuple[float, float] | None:
     return None
 
 
-def _frames(name: str, instance: Instance, spacing: tuple[float, float] | None, notes: list[Note]) -> list[Frame]:
-    header, count = instance.header, instance.pixels.frames
+def _frames(instance: Instance, spacing: tuple[float, float] | None) -> tuple[Frame, ...]:
+    name, header, count = instance.name, instance.header, instance.pixels.frames
     shared = _first(header.get("SharedFunctionalGroupsSequence"))
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or ()
     if shared is None and not per_frame:
@@ -462,7 +468,7 @@ def _frames(name: str, instance: Instance, spacing: tuple[float, float] | None, 
                 _phase(header, group),
             )
         )
-    return frames
+    return tuple(frames)
 
 
 def _phase(header: Dataset, group: Dataset | None) -> tuple[str, ...]:
@@ -495,7 +501,8 @@ def _first(values: object):
     return values[0] if values is not None and len(values) else None  # type: ignore[arg-type, index]
 
 
-def _whole(value: object) -> int | None:
+def whole(value: object) -> int | None:
+    """An int, or None for what is none."""
     try:
         return int(value)  # type: ignore[call-overload]
     except (TypeError, ValueError, OverflowError):

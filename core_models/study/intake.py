@@ -17,7 +17,7 @@ import numpy as np
 
 from core_models.errors import Cancelled, Conflict, Refused, TooLarge
 from core_models.study import archive, dicom, nifti, pixels, raster, receipt, stacks
-from core_models.study.dicom import Instance, NotAScan
+from core_models.study.dicom import Frame, Instance, NotAScan
 from core_models.study.limits import DEFAULT, Limits
 from core_models.study.receipt import info, warning
 from core_models.study.study import Note, Patient, Series, Study
@@ -33,7 +33,7 @@ class _Upload:
     """What has been found so far."""
 
     limits: Limits
-    instances: list[Instance] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
     studies: list[Study] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     refusals: list[Refused] = field(default_factory=list)
@@ -134,7 +134,7 @@ def _take(upload: _Upload, path: str, data: bytes, alone: bool) -> None:
     head = data[:_HEAD]
     if dicom.is_dicom(head):
         try:
-            upload.instances.append(dicom.read(name, data, upload.limits))
+            upload.frames.extend(dicom.read(name, data, upload.limits))
         except NotAScan as error:
             upload.refusals.append(error)
             upload.skipped.append(name)
@@ -174,14 +174,15 @@ def _made_uid(*parts: bytes) -> str:
 
 
 def _finish(upload: _Upload, progress: Progress | None, cancelled: Callable[[], bool] | None) -> tuple[Study, ...]:
-    if not upload.instances and not upload.studies:
+    if not upload.frames and not upload.studies:
         if upload.refusals:
             raise upload.refusals[0]
         raise Refused(f"There is no scan in the upload: {count(upload.done, 'file')}, none of a format that is read.")
-    by_study: dict[str, list[Instance]] = defaultdict(list)
-    for instance in upload.instances:
-        by_study[instance.study_uid or _made_uid(instance.data[:65536], b"study")].append(instance)
-    total = sum(len(i.frames) for i in upload.instances)
+    by_study: dict[str, list[Frame]] = defaultdict(list)
+    for frame in upload.frames:
+        instance = frame.instance
+        by_study[instance.study_uid or _made_uid(instance.data[:65536], b"study")].append(frame)
+    total = len(upload.frames)
     done = 0
 
     def tick() -> None:
@@ -207,68 +208,65 @@ def _with_note(study: Study, note: Note) -> Study:
 
 def _study(
     uid: str,
-    instances: list[Instance],
+    frames: list[Frame],
     decoder: pixels.Decoder,
     tick: Callable[[], None],
     cancelled: Callable[[], bool] | None,
 ) -> Study:
-    patients = {i.patient.id or f"\0{i.patient.name}" for i in instances}
+    patients = {f.instance.patient.id or f"\0{f.instance.patient.name}" for f in frames}
     if len({p for p in patients if p != "\0"}) > 1:
         raise Refused("The upload mixes patients: one study names two of them. Please upload one patient's images.")
-    instances, notes = _without_duplicates(instances)
-    by_series: dict[str, list[Instance]] = defaultdict(list)
-    for instance in instances:
-        by_series[instance.series_uid or _made_uid(uid.encode(), b"series")].append(instance)
+    frames, notes = _without_duplicates(frames)
+    by_series: dict[str, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        by_series[frame.instance.series_uid or _made_uid(uid.encode(), b"series")].append(frame)
     series = [s for key, found in by_series.items() for s in _series(key, found, decoder, tick, cancelled)]
-    first = instances[0].header
-    study_notes = list(notes)
-    if not instances[0].study_uid:
-        study_notes.append(warning("The header names no study; one was made up."))
+    first = frames[0].instance.header
+    if not frames[0].instance.study_uid:
+        notes.append(warning("The header names no study; one was made up."))
     return Study(
         uid=uid,
-        patient=instances[0].patient,
+        patient=frames[0].instance.patient,
         date=dicom.date(first.get("StudyDate")),
         description=clean(first.get("StudyDescription")),
         accession=clean(first.get("AccessionNumber"), 32),
         series=tuple(sorted(series, key=lambda s: s.number)),
         body_part=clean(first.get("BodyPartExamined"), 32).upper(),
-        notes=receipt.unique(study_notes),
+        notes=receipt.unique(notes),
     )
 
 
-def _without_duplicates(instances: list[Instance]) -> tuple[list[Instance], list[Note]]:
-    """One instance per SOP UID.
+def _without_duplicates(frames: list[Frame]) -> tuple[list[Frame], list[Note]]:
+    """The frames of one instance per SOP UID.
 
     Raises:
         Conflict: two with one UID differ in their pixels.
     """
-    kept: dict[str, Instance] = {}
-    unnamed = []
-    dropped = 0
-    for instance in instances:
-        uid = instance.sop_uid
-        if not uid:
-            unnamed.append(instance)
-        elif uid not in kept:
-            kept[uid] = instance
-        elif kept[uid].raw_pixels() == instance.raw_pixels():
-            dropped += 1
-        else:
-            raise Conflict("Two different images of the upload claim to be the same instance; neither was stored.")
-    notes = [info(f"{count(dropped, 'duplicate image')} ignored.")] if dropped else []
-    return [*kept.values(), *unnamed], notes
+    first: dict[str, Instance] = {}
+    kept = []
+    dropped = set()
+    for frame in frames:
+        instance = frame.instance
+        known = first.setdefault(instance.sop_uid or f"unnamed {id(instance)}", instance)
+        if known is instance:
+            kept.append(frame)
+        elif id(instance) not in dropped:
+            if known.raw_pixels() != instance.raw_pixels():
+                raise Conflict("Two different images of the upload claim to be the same instance; neither was stored.")
+            dropped.add(id(instance))
+    return kept, [info(f"{count(len(dropped), 'duplicate image')} ignored.")] if dropped else []
 
 
 def _series(
     uid: str,
-    instances: list[Instance],
+    frames: list[Frame],
     decoder: pixels.Decoder,
     tick: Callable[[], None],
     cancelled: Callable[[], bool] | None,
 ) -> list[Series]:
-    found = stacks.split([frame for instance in instances for frame in instance.frames])
-    header = instances[0].header
-    number = dicom._whole(header.get("SeriesNumber")) or 0
+    found = stacks.split(frames)
+    header = frames[0].instance.header
+    number = dicom.whole(header.get("SeriesNumber")) or 0
     description = clean(header.get("SeriesDescription"))
     out = []
     for n, stack in enumerate(found, 1):
@@ -277,7 +275,7 @@ def _series(
             notes.append(info(f"The series mixes geometries; this is stack {n} of {len(found)}."))
         used = list({id(f.instance): f.instance for f in stack.frames}.values())
         complete = all(i.pixels.frames == sum(f.instance is i for f in stack.frames) for i in used)
-        counted = dicom._whole(header.get("ImagesInAcquisition")) or 0
+        counted = dicom.whole(header.get("ImagesInAcquisition")) or 0
         if n == 1 and len(found) == 1 and counted > len(stack.frames):
             notes.append(
                 warning(f"The header counts {counted} images in this acquisition; {len(stack.frames)} arrived.")

@@ -18,7 +18,7 @@ class Limits:
         max_voxels: voxels of one volume.
         max_sequence_depth: nesting of DICOM sequences; real objects stay below ten.
         max_elements: DICOM elements at one file's top level; real ones have a few hundred.
-        decode_seconds: longest time that the decoder may take for one frame.
+        decode_seconds: longest time that the decoder may take for one file, beside one second for each frame.
         decode_bytes: address space of the decoder process.
     """
 

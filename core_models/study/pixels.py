@@ -7,6 +7,7 @@ and time, because codecs are where a hostile file does its damage; when the chil
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -52,10 +53,10 @@ class Decoder:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
         process = self._process
-        timer = threading.Timer(self._limits.decode_seconds * min(instance.pixels.frames, 60), process.kill)
+        timer = threading.Timer(self._limits.decode_seconds + instance.pixels.frames, process.kill)
         timer.daemon = True
         timer.start()
         try:

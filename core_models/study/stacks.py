@@ -102,7 +102,8 @@ def _by_phase(group: list[Frame]) -> list[tuple[list[Frame], list[Note]]]:
         parts: dict[str, list[Frame]] = defaultdict(list)
         for frame in group:
             parts[frame.phase[n] if n < len(frame.phase) else ""].append(frame)
-        if len(parts) > 1:
+        # More parts than images at a place: that value changes from slice to slice and tells no stacks apart.
+        if 1 < len(parts) <= most:
             out = [piece for part in parts.values() for piece in _by_phase(part)]
             return [(piece, [note]) for piece, _ in out]
     # Nothing in the headers tells them apart: take them in the order of acquisition.
