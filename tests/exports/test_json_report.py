@@ -1,0 +1,41 @@
+"""report.json holds what the design promises, and the numbers of the store."""
+
+from __future__ import annotations
+
+import json
+
+from webapp.exports import EXPORTS
+
+
+def test_report_json_holds_everything(ct):
+    bundle = ct.bundle()
+    data = json.loads(EXPORTS["json"].write(bundle))
+    assert {
+        "study", "receipt", "segments", "evidence", "priors", "statements", "reasoning", "unseen", "model",
+    } <= set(data)  # fmt: skip
+    assert data["study"]["patient"]["name"] == "Müller^Anna"
+    assert data["study"]["indication"] == "Husten seit 3 Wochen & <i>Fieber</i>"
+    assert data["receipt"]["loaded"] == 6
+    liver = data["segments"][0]
+    assert (liver["label"], liver["engine"]) == ("liver", "watershed")
+    assert liver["volume_ml"] == bundle.mask(bundle.segments[0]).count * bundle.volume().voxel_ml
+    assert [e["id"] for e in data["evidence"]] == ["E1", "E2", "E3", "P1"]
+    assert data["evidence"][0]["value"] == 1512.0
+    assert data["priors"][0]["score"] == 0.83
+    assert data["statements"][0]["evidence"] == ["E1"]
+    assert data["reasoning"] == [{"statement": "s3", "considered": ["E2"], "follows": "a nodule"}]
+    assert data["model"] == {"name": "small-model", "adapter": "adapter-1", "index_digest": "abc", "seed": 7}
+    assert data["state"] == {"kind": "draft", "revision": 1}
+
+
+def test_a_signed_report_exports_what_was_signed(ct):
+    ct.sign()
+    signed = json.loads(EXPORTS["json"].write(ct.bundle()))
+    assert signed["state"]["kind"] == "signed"
+    ct.store.addendum(ct.study_id, author="Dr B", text="Seen again.")
+    added = json.loads(EXPORTS["json"].write(ct.bundle()))
+    assert added["statements"] == signed["statements"]
+    assert added["evidence"] == signed["evidence"]
+    assert [a["text"] for a in added["state"]["addenda"]] == ["Seen again."]
+    old = json.loads(EXPORTS["json"].write(ct.bundle(version=signed["state"]["version"])))
+    assert old["state"]["addenda"] == []

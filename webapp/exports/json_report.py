@@ -1,0 +1,126 @@
+"""The whole report as data: report.json with study, receipt, segments, evidence, priors, statements and reasoning."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from webapp.exports.bundle import ReportBundle
+from webapp.store import SegmentRow, Version, report_text
+
+Json = dict[str, Any]
+
+
+def available(bundle: ReportBundle) -> str:
+    """Always: an empty report is data too."""
+    return ""
+
+
+def write(bundle: ReportBundle) -> bytes:
+    """UTF-8 JSON."""
+    return json.dumps(content(bundle), ensure_ascii=False, indent=2, allow_nan=False).encode("utf-8", "replace")
+
+
+def content(bundle: ReportBundle) -> Json:
+    """The same as a dict; lengths in mm, volumes in ml, points in LPS mm."""
+    report, study = bundle.report, bundle.study
+    cards = bundle.evidence
+    return {
+        "notice": bundle.notice,
+        "study": {
+            "id": study.id,
+            "uid": study.uid,
+            "patient": {
+                "name": study.patient_name,
+                "id": study.patient_id,
+                "sex": study.patient_sex,
+                "birth_date": study.birth_date,
+                "age": study.age,
+            },
+            "date": study.date,
+            "accession": study.accession,
+            "modality": study.modality,
+            "description": study.description,
+            "body_part": study.body_part,
+            "indication": bundle.indication,
+            "series": [
+                {"uid": s.uid, "number": s.number, "description": s.description, "modality": s.modality}
+                for s in study.series
+            ],
+        },
+        "receipt": asdict(bundle.receipt),
+        "segments": [_segment(s) for s in bundle.segments],
+        "evidence": [{**asdict(e), "text": e.text} for e in cards],
+        "priors": [
+            {
+                "id": p.evidence.id,
+                "report": p.prior.report.id,
+                "source": p.prior.report.source,
+                "score": p.prior.score,
+                "matched": list(p.prior.matched),
+                "findings": p.prior.report.findings,
+                "impression": p.prior.report.impression,
+                "terms": list(p.prior.report.terms),
+                "flags": list(p.prior.report.flags),
+                "status": p.evidence.status,
+            }
+            for p in bundle.priors
+        ],
+        "statements": [
+            {
+                "id": s.id,
+                "section": s.section,
+                "region": s.region,
+                "text": s.text,
+                "evidence": list(s.evidence),
+                "support": s.support,
+                "origin": s.origin,
+                "note": s.note,
+                "stale": s.stale,
+            }
+            for s in report.statements
+        ],
+        "free_text": report.free_text,
+        "text": report_text(report),
+        "reasoning": [
+            {"statement": s.id, "considered": list(s.step.considered), "follows": s.step.follows}
+            for s in report.statements
+            if s.step is not None
+        ],
+        "unseen": list(report.unseen),
+        "model": None if report.model is None else asdict(report.model),
+        "state": _state(bundle),
+    }
+
+
+def _segment(row: SegmentRow) -> Json:
+    measurement = row.measurement or {}
+    return {
+        "id": row.id,
+        "number": row.number,
+        "label": row.label,
+        "suggested": row.suggested,
+        "volume_ml": measurement.get("volume_ml"),
+        "measurement": row.measurement,
+        "engine": row.engine,
+        "engine_version": row.engine_version,
+        "confidence": row.confidence,
+        "note": row.note,
+        "clicks": [{"index": list(c.index), "positive": c.positive} for c in row.clicks],
+        "box": list(row.box),
+    }
+
+
+def _state(bundle: ReportBundle) -> Json:
+    report = bundle.report
+    if not isinstance(report, Version):
+        return {"kind": "draft", "revision": report.revision}
+    return {
+        "kind": report.kind,
+        "version": report.number,
+        "author": report.author,
+        "created_at": report.created_at,
+        "sha256": report.sha256,
+        "addenda": [asdict(a) for a in report.addenda],
+    }
