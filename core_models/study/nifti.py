@@ -109,7 +109,7 @@ def _shape(header: nibabel.Nifti1Header, limits: Limits) -> tuple[tuple[int, ...
         raise TooLarge(f"The NIfTI header declares {nx} × {ny} × {nz} voxels; at most {limits.max_voxels:,} are read.")
     try:
         dtype = header.get_data_dtype()
-    except nibabel.spatialimages.HeaderDataError as error:
+    except KeyError as error:
         raise Refused("The NIfTI header names a data type that does not exist.") from error
     if dtype.names and set("RGB") <= set(dtype.names):
         return shape, (len(dtype.names),)
