@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy.dialects import postgresql
 
 from core_models.errors import Busy, ReadingRoomError
 from tests.store.samples import add_segment, mask, settings_in, statement, study
@@ -178,3 +179,11 @@ def test_a_failing_migration_leaves_no_half_schema(database, monkeypatch):
     sa.event.remove(database.engine, "before_execute", fails_late)
     assert tables(database) == set()
     database.migrate()
+
+
+def test_the_schema_and_the_locking_reads_are_not_sqlite_only():
+    dialect = postgresql.dialect()
+    for table in schema.metadata.sorted_tables:
+        assert "CREATE TABLE" in str(sa.schema.CreateTable(table).compile(dialect=dialect))
+    locking = sa.select(schema.studies).with_for_update()
+    assert str(locking.compile(dialect=dialect)).endswith("FOR UPDATE")
