@@ -90,18 +90,26 @@ class Reports:
         raise Conflict("The report is being changed elsewhere: the draft was not stored, ask for it again.")
 
     def sign(self, study_id: str, author: str, revision: int) -> Version:
-        """Freeze the report as the reader saw it.  Raises Conflict when it changed since `revision`."""
+        """Freeze the report as the reader saw it: what stood struck out is left out, what is stale says so.
+
+        Raises:
+            Conflict: it changed since `revision`, or is signed already.
+        """
         cards = self._board.sync(study_id)
         state = self._store.report(study_id)
         if state.revision == revision and state.state != "signed":
-            # What is stale at the signature is recorded as such.
-            marked = bound(state.statements, cards)
-            if marked != state.statements:
+            meant = bound((s for s in state.statements if not struck_out(s)), cards)
+            if meant != state.statements:
                 saved = self._store.save_report(
-                    study_id, statements=marked, free_text=state.free_text, base_revision=revision
+                    study_id, statements=meant, free_text=state.free_text, base_revision=revision
                 )
                 revision = saved.revision
         return self._store.sign(study_id, author=author, base_revision=revision)
+
+
+def struck_out(statement: Statement) -> bool:
+    """A model's statement that no evidence supports and that the reader neither edited nor restored."""
+    return statement.origin == "model" and statement.support == "unsupported" and not statement.restored
 
 
 def merge(present: Sequence[Statement], drafted: Sequence[Statement]) -> tuple[Statement, ...]:
@@ -113,5 +121,11 @@ def merge(present: Sequence[Statement], drafted: Sequence[Statement]) -> tuple[S
     first = 1 + max((int(m[1]) for s in present if (m := re.fullmatch(r"s(\d{1,9})", s.id))), default=0)
     new = [replace(s, id=f"s{n}") for n, s in enumerate(drafted, first)]
     said = {(s.section, s.text.casefold()) for s in kept}
-    new = [s for s in new if (s.section, s.text.casefold()) not in said]
+    # What the reader reworded is not said again in the model's words.
+    reworded = {(s.section, frozenset(s.evidence)) for s in kept if s.origin == "edited" and s.evidence}
+    new = [
+        s
+        for s in new
+        if (s.section, s.text.casefold()) not in said and (s.section, frozenset(s.evidence)) not in reworded
+    ]
     return tuple(s for section in SECTIONS for s in (*kept, *new) if s.section == section)

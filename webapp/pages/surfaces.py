@@ -49,7 +49,8 @@ class Surfaces:
             figure.add_trace(
                 go.Mesh3d(
                     x=x, y=y, z=z, i=i, j=j, k=k, color=row.colour, name=f"{row.number}", hoverinfo="name",
-                    lighting={"ambient": 0.45, "diffuse": 0.8, "specular": 0.15, "roughness": 0.7}, flatshading=False,
+                    lighting={"ambient": 0.4, "diffuse": 0.8, "specular": 0.15, "roughness": 0.7},
+                    lightposition={"x": 20_000, "y": -80_000, "z": 60_000},  # before and above the patient, in scene units
                 )
             )  # fmt: skip
         return figure

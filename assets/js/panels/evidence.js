@@ -5,7 +5,7 @@ import { debounce, fill, h } from './dom.js';
 import { guarded, panelReady } from './page.js';
 
 const LOOKUP_MS = 120;
-const KINDS = { finding: 'finding', measurement: 'measured', clinical: 'clinical', prior: 'prior', comparison: 'change' };
+const KINDS = { finding: 'Finding', measurement: 'Measurement', clinical: 'Clinical text', prior: 'Prior report', comparison: 'Comparison' };
 
 export function mount(element) {
   const search = h('input', {
@@ -112,7 +112,7 @@ export function mount(element) {
           if (event.key === 'ArrowUp') row.previousElementSibling?.focus();
         },
       },
-      h('span.rp-id', {}, card.id),
+      h('span.rp-id', { title: KINDS[card.kind] || card.kind }, card.id),
       h(
         'div.rp-body',
         {},
@@ -126,7 +126,6 @@ export function mount(element) {
         h(
           'div.rp-source',
           {},
-          h('span', {}, KINDS[card.kind] || card.kind),
           h('span', {}, prior ? `${prior.source} ${prior.id}` : card.source),
           prior && Number.isFinite(card.score) ? h('span', {}, `similarity ${card.score.toFixed(2)}`) : null,
           prior ? prior.terms.slice(0, 4).map((t) => h('span.rp-term', {}, t)) : null,

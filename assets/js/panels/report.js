@@ -477,7 +477,7 @@ class Report {
     this.rows.filter((r) => !r.data.text.trim()).forEach((r) => this.remove(r));
     await this.flush();
     if (this.conflict) throw new Error('Settle the conflict in the report first.');
-    const words = 'Signing freezes this report: it can only be added to. Statements without support that were not restored are left out of the exports.';
+    const words = 'Signing freezes this report: it can only be added to. Statements that stand struck out are left out.';
     const answer = await ask({ title: 'Sign the report', words, button: 'Sign' });
     if (!answer) return;
     const report = await api('POST', `${this.path}/sign`, { author: answer.author, revision: this.revision });

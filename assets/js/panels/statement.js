@@ -35,13 +35,12 @@ export class StatementRow {
       },
     });
     this.meta = h('div.rp-meta');
-    this.why = h('div.rp-why');
+    this.why = h('span.rp-why');
     this.root = h(
       'div.rp-statement',
       { 'data-statement': data.id, onclick: (event) => !event.target.closest('button') && acts.select(this) },
       this.text,
       this.meta,
-      this.why,
     );
     this.update();
   }
@@ -69,33 +68,43 @@ export class StatementRow {
     this.text.readOnly = this.locked;
     this.text.setAttribute('aria-label', `${s.section === 'impression' ? 'Impression' : 'Findings'} statement`);
     const mine = s.origin === 'human';
-    const state = s.stale ? 'stale' : mine && s.support === 'unsupported' ? 'own' : s.support;
+    const state = s.stale ? 'stale' : mine ? 'own' : s.support;
     const dropped = s.origin === 'model' && s.support === 'unsupported' && !s.restored;
     this.root.className = `rp-statement ${state}${dropped ? ' dropped' : ''}${this.locked ? ' locked' : ''}`;
     const because = s.note || (state === 'own' ? 'Written by the reader' : SUPPORT[s.support]);
     fill(
       this.meta,
-      (s.evidence || []).map((id) =>
-        h(
-          'button.rp-chip',
-          {
-            type: 'button',
-            'data-chip': id,
-            title: `Show ${id}`,
-            onmouseenter: () => this.acts.card(id, false),
-            onfocus: () => this.acts.card(id, false),
-            onclick: () => this.acts.card(id, true),
-          },
-          id,
+      h(
+        'div.rp-about',
+        {},
+        (s.evidence || []).map((id) =>
+          h(
+            'button.rp-chip',
+            {
+              type: 'button',
+              'data-chip': id,
+              title: `Show ${id}`,
+              onmouseenter: () => this.acts.card(id, false),
+              onfocus: () => this.acts.card(id, false),
+              onclick: () => this.acts.card(id, true),
+            },
+            id,
+          ),
         ),
+        h('span.rp-origin', { title: because }, ORIGINS[s.origin] || s.origin),
+        s.stale ? h('span.rp-flag', {}, 'a number or card it rests on changed') : null,
+        !s.stale && s.support !== 'supported' && !mine ? h(`span.rp-flag.${s.support}`, { title: because }, because) : null,
+        this.why,
       ),
-      h('span.rp-origin', { title: because }, ORIGINS[s.origin] || s.origin),
-      s.stale ? h('span.rp-flag', {}, 'a number or card it rests on changed') : null,
-      !s.stale && s.support !== 'supported' && !mine ? h(`span.rp-flag.${s.support}`, { title: because }, because) : null,
-      h('span.rp-grow'),
-      s.stale && !this.locked ? this.button('agree / update', 'Fill in the numbers of today', () => this.acts.agree(this)) : null,
-      dropped && !this.locked ? this.button('restore', 'Keep this statement all the same', () => this.acts.restore(this)) : null,
-      this.locked ? null : this.button('×', 'Remove this statement', () => this.acts.remove(this)),
+      this.locked
+        ? null
+        : h(
+            'div.rp-acts',
+            {},
+            s.stale ? this.button('agree / update', 'Fill in the numbers of today', () => this.acts.agree(this)) : null,
+            dropped ? this.button('restore', 'Keep this statement all the same', () => this.acts.restore(this)) : null,
+            this.button('×', 'Remove this statement', () => this.acts.remove(this)),
+          ),
     );
     const step = s.step;
     this.why.hidden = !step;

@@ -215,7 +215,7 @@ export function mount(element) {
     const ready = scan.ready !== false;
     return h(
       'button.rp-demo',
-      { type: 'button', onclick: open, disabled: !ready, title: ready ? '' : scan.how || 'Not prepared on this machine' },
+      { type: 'button', onclick: open, disabled: !ready, title: ready ? scan.description : 'Not on this machine yet: make run fetches it' },
       h('span', {}, scan.title || name),
       scan.description ? h('small', {}, scan.description) : null,
     );
