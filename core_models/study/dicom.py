@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import re
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pydicom
 from pydicom.charset import python_encoding
@@ -22,6 +19,8 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
 
 from core_models.errors import ReadingRoomError, Refused, TooLarge
+from core_models.study.elements import date, values, whole
+from core_models.study.frames import COMPRESSED, Frame, Instance, Pixels, frames_of, spacing_of
 from core_models.study.limits import Limits
 from core_models.study.receipt import info, warning
 from core_models.study.study import Note, Patient
@@ -35,17 +34,6 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _EXPLICIT = b"1.2.840.10008.1.2.1\0\0\0"
 NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"}
-COMPRESSED = {
-    "1.2.840.10008.1.2.4.50": "JPEG Baseline",
-    "1.2.840.10008.1.2.4.51": "JPEG Extended",
-    "1.2.840.10008.1.2.4.57": "JPEG Lossless",
-    "1.2.840.10008.1.2.4.70": "JPEG Lossless",
-    "1.2.840.10008.1.2.4.80": "JPEG-LS",
-    "1.2.840.10008.1.2.4.81": "JPEG-LS near-lossless",
-    "1.2.840.10008.1.2.4.90": "JPEG 2000 lossless",
-    "1.2.840.10008.1.2.4.91": "JPEG 2000",
-    "1.2.840.10008.1.2.5": "RLE",
-}
 _NOT_SCANS = {
     "SR": "a structured report",
     "SEG": "a segmentation",
@@ -64,96 +52,10 @@ _PIXEL_DATA = 0x7FE00010
 _PIXEL_TAGS = {0x7FE00008, 0x7FE00009, _PIXEL_DATA}
 _COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "YBR_PARTIAL_422", "YBR_PARTIAL_420"}
 PHOTOMETRIC = {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"} | _COLOUR
-# What tells images at one position apart, in this order: echo, phase, diffusion, contrast phase, kind of image.
-_PHASE_KEYWORDS = (
-    "EchoTime",
-    "TemporalPositionIdentifier",
-    "DiffusionBValue",
-    "TriggerTime",
-    "AcquisitionNumber",
-    "ImageType",
-)
 
 
 class NotAScan(Refused):
     """A DICOM object without an image to read, such as a report; inside a folder it is only noted."""
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """Where the pixels lie and how they are stored.
-
-    Attributes:
-        offset, length: of the pixel data's value in `Instance.buffer`; length None when encapsulated.
-        samples: 1 (grey or palette) or 3 (colour).
-    """
-
-    offset: int
-    length: int | None
-    rows: int
-    columns: int
-    frames: int
-    samples: int
-    photometric: str
-    allocated: int
-    stored: int
-    signed: bool
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One 2-D image with its place in the patient.
-
-    Attributes:
-        index: its number within the instance, from 0.
-        position: LPS mm of the first pixel's centre, or None.
-        orientation: direction cosines of increasing column, then of increasing row, or None.
-        spacing: (between rows, between columns) in mm, or None.
-        thickness: distance to the next slice that the header states, or None.
-        phase: values that tell images at one position apart.
-    """
-
-    instance: Instance
-    index: int
-    position: tuple[float, float, float] | None
-    orientation: tuple[float, ...] | None
-    spacing: tuple[float, float] | None
-    thickness: float | None
-    slope: float
-    intercept: float
-    window: tuple[float, float] | None
-    phase: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Instance:
-    """One file: identity, pixels and header.  `data` is the file as it came (preamble zeroed), for exports."""
-
-    name: str
-    data: bytes
-    buffer: bytes
-    header: Dataset
-    transfer_syntax: str
-    sop_uid: str
-    study_uid: str
-    series_uid: str
-    number: int
-    modality: str
-    patient: Patient
-    pixels: Pixels
-    has_rescale: bool
-    rescale_type: str
-    localizer: bool
-    notes: tuple[Note, ...] = ()
-
-    @property
-    def compressed(self) -> bool:
-        return self.transfer_syntax in COMPRESSED
-
-    def raw_pixels(self) -> memoryview:
-        """The stored pixel bytes, encapsulated or not."""
-        end = None if self.pixels.length is None else self.pixels.offset + self.pixels.length
-        return memoryview(self.buffer)[self.pixels.offset : end]
 
 
 def is_dicom(head: bytes) -> bool:
@@ -184,7 +86,7 @@ def read(name: str, data: bytes, limits: Limits) -> tuple[Frame, ...]:
         data = bytes(128) + data[128:]  # an executable or TIFF may hide in the preamble
     try:
         instance, spacing = _instance(name, data, limits)
-        return _frames(instance, spacing)
+        return frames_of(instance, spacing)
     except ReadingRoomError:
         raise
     except RecursionError as error:
@@ -213,11 +115,11 @@ def _instance(name: str, data: bytes, limits: Limits) -> tuple[Instance, tuple[f
     _check_text(header, notes)
     if clean(header.get("LossyImageCompression")) == "01":
         notes.append(info("The images were compressed with loss before they arrived."))
-    orientation = [clean(v, 8).upper() for v in _values(header.get("PatientOrientation"))]
+    orientation = [clean(v, 8).upper() for v in values(header.get("PatientOrientation"))]
     if "ImageOrientationPatient" not in header and orientation and orientation[0].startswith("R"):
         notes.append(warning("The image runs towards the patient's right as it was stored; it was not mirrored."))
-    image_type = [clean(v).upper() for v in _values(header.get("ImageType"))]
-    spacing = _spacing(header, notes)
+    image_type = [clean(v).upper() for v in values(header.get("ImageType"))]
+    spacing = spacing_of(header, notes)
     instance = Instance(
         name=name,
         data=data,
@@ -316,7 +218,7 @@ def _check_directory(name: str, header: Dataset) -> None:
     if clean(header.file_meta.get("MediaStorageSOPClassUID")) != _MEDIA_DIRECTORY:
         return
     for record in header.get("DirectoryRecordSequence") or ():
-        for part in _values(record.get("ReferencedFileID")):
+        for part in values(record.get("ReferencedFileID")):
             if str(part) == ".." or any(sign in str(part) for sign in "/\\:\0"):
                 raise Refused(f'"{name}" is a DICOMDIR that names a file outside of its folder.')
     raise NotAScan(f'"{name}" is a DICOMDIR, a table of contents without images.')
@@ -386,155 +288,8 @@ def _patient(header: Dataset) -> Patient:
     )
 
 
-def date(value: object) -> str:
-    """YYYYMMDD, or "" for anything else."""
-    text = clean(value, 10).replace(".", "").replace("-", "")
-    return text if len(text) == 8 and text.isdigit() else ""
-
-
 def _check_text(header: Dataset, notes: list[Note]) -> None:
-    known = all(str(v) in python_encoding for v in _values(header.get("SpecificCharacterSet")))
+    known = all(str(v) in python_encoding for v in values(header.get("SpecificCharacterSet")))
     texts = (header.get("PatientName"), header.get("StudyDescription"), header.get("SeriesDescription"))
     if not known or any("\ufffd" in str(text) for text in texts):
         notes.append(warning("The header's character set is broken: names and descriptions may show wrong letters."))
-
-
-def _spacing(header: Dataset, notes: list[Note]) -> tuple[float, float] | None:
-    """(between rows, between columns) in mm from the instance's top level."""
-    if "PixelSpacing" in header:
-        spacing = _pair(header.get("PixelSpacing"))
-        if spacing is None:
-            notes.append(warning("The pixel spacing is zero or not a number: lengths are not measured."))
-        return spacing
-    detector = _pair(header.get("ImagerPixelSpacing")) or _pair(header.get("NominalScannedPixelSpacing"))
-    if detector is not None:
-        factor = _number(header.get("EstimatedRadiographicMagnificationFactor"))
-        if factor and factor >= 1:
-            notes.append(info(f"Pixel spacing was corrected for the stated magnification of {factor:.2f}."))
-            return detector[0] / factor, detector[1] / factor
-        notes.append(warning("Pixel spacing is that at the detector: lengths come out somewhat too large."))
-        return detector
-    regions = header.get("SequenceOfUltrasoundRegions") or ()
-    steps = {
-        (_number(r.get("PhysicalDeltaY")), _number(r.get("PhysicalDeltaX")))
-        for r in regions
-        if r.get("PhysicalUnitsXDirection") == 3 and r.get("PhysicalUnitsYDirection") == 3  # centimetres
-    }
-    if len(steps) == 1 and len(regions) == 1:
-        return _pair([10 * abs(v or 0) for v in steps.pop()])
-    return None
-
-
-def _frames(instance: Instance, spacing: tuple[float, float] | None) -> tuple[Frame, ...]:
-    name, header, count = instance.name, instance.header, instance.pixels.frames
-    shared = _first(header.get("SharedFunctionalGroupsSequence"))
-    per_frame = header.get("PerFrameFunctionalGroupsSequence") or ()
-    if shared is None and not per_frame:
-        groups: Sequence[Dataset | None] = [None] * count
-    elif len(per_frame) not in (0, count):
-        raise Refused(f'"{name}" describes {len(per_frame)} frames but declares {count}.')
-    else:
-        groups = per_frame or [None] * count
-    frames = []
-    for index, group in enumerate(groups):
-
-        def macro(sequence: str, group: Dataset | None = group) -> Dataset:
-            for holder in (group, shared):
-                item = _first(holder.get(sequence)) if holder is not None else None
-                if item is not None:
-                    return item
-            return header
-
-        measures = macro("PixelMeasuresSequence")
-        own_spacing = _pair(measures.get("PixelSpacing")) if measures is not header else spacing
-        rescale = macro("PixelValueTransformationSequence")
-        slope = _number(rescale.get("RescaleSlope"), 1.0)
-        intercept = _number(rescale.get("RescaleIntercept"), 0.0)
-        if not slope or intercept is None:
-            raise Refused(f'"{name}" has a rescale slope of zero or not a number: its values are lost.')
-        position = _floats(macro("PlanePositionSequence").get("ImagePositionPatient"), 3)
-        orientation = _floats(macro("PlaneOrientationSequence").get("ImageOrientationPatient"), 6)
-        frames.append(
-            Frame(
-                instance,
-                index,
-                position if orientation else None,  # type: ignore[arg-type]
-                orientation if position else None,
-                own_spacing,
-                _number(measures.get("SpacingBetweenSlices")) or _number(measures.get("SliceThickness")),
-                slope,
-                intercept,
-                _window(macro("FrameVOILUTSequence")),
-                _phase(header, group),
-            )
-        )
-    return tuple(frames)
-
-
-def _phase(header: Dataset, group: Dataset | None) -> tuple[str, ...]:
-    values = [clean(header.get(keyword), 100) for keyword in _PHASE_KEYWORDS]
-    if group is not None:
-        content = _first(group.get("FrameContentSequence"))
-        if content is not None:
-            # All but the last dimension tell stacks apart; which one is the position is found by the geometry.
-            values.append(clean(content.get("TemporalPositionIndex")))
-            values.append(clean(content.get("StackID")))
-        diffusion = _first(group.get("MRDiffusionSequence"))
-        echo = _first(group.get("MREchoSequence"))
-        values.append(clean(diffusion.get("DiffusionBValue")) if diffusion is not None else "")
-        values.append(clean(echo.get("EffectiveEchoTime")) if echo is not None else "")
-    return tuple(values)
-
-
-def _window(source: Dataset) -> tuple[float, float] | None:
-    centre, width = (_number(_first(_values(source.get(k)))) for k in ("WindowCenter", "WindowWidth"))
-    return (centre, width) if centre is not None and width is not None and width > 0 else None
-
-
-def _values(value: object) -> list:
-    if value is None or value == "":
-        return []
-    return list(value) if isinstance(value, pydicom.multival.MultiValue | list | tuple) else [value]
-
-
-def _first(values: object):
-    return values[0] if values is not None and len(values) else None  # type: ignore[arg-type, index]
-
-
-def whole(value: object) -> int | None:
-    """An int, or None for what is none."""
-    try:
-        return int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _number(value: object, default: float | None = None) -> float | None:
-    """A finite float, `default` where there is none, None where it is not finite."""
-    if value is None or value == "":
-        return default
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _pair(value: object) -> tuple[float, float] | None:
-    """Two finite positive numbers, or None."""
-    numbers = [_number(v) for v in _values(value)]
-    if len(numbers) != 2 or any(v is None or not 1e-6 < v < 1e4 for v in numbers):
-        return None
-    return numbers[0], numbers[1]  # type: ignore[return-value]
-
-
-def _floats(value: object, count: int) -> tuple[float, ...] | None:
-    """`count` floats (perhaps not finite: geometry judges them), or None where the element is absent or empty."""
-    items = _values(value)
-    if not items:
-        return None
-    try:
-        numbers = tuple(float(v) for v in items)
-    except (TypeError, ValueError):
-        return (math.nan,) * count
-    return numbers if len(numbers) == count else (math.nan,) * count

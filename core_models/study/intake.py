@@ -17,7 +17,9 @@ import numpy as np
 
 from core_models.errors import Cancelled, Conflict, Refused, TooLarge
 from core_models.study import archive, dicom, nifti, pixels, raster, receipt, stacks
-from core_models.study.dicom import Frame, Instance, NotAScan
+from core_models.study.dicom import NotAScan
+from core_models.study.elements import date, whole
+from core_models.study.frames import Frame, Instance
 from core_models.study.limits import DEFAULT, Limits
 from core_models.study.receipt import info, warning
 from core_models.study.study import Note, Patient, Series, Study
@@ -227,7 +229,7 @@ def _study(
     return Study(
         uid=uid,
         patient=frames[0].instance.patient,
-        date=dicom.date(first.get("StudyDate")),
+        date=date(first.get("StudyDate")),
         description=clean(first.get("StudyDescription")),
         accession=clean(first.get("AccessionNumber"), 32),
         series=tuple(sorted(series, key=lambda s: s.number)),
@@ -266,7 +268,7 @@ def _series(
 ) -> list[Series]:
     found = stacks.split(frames)
     header = frames[0].instance.header
-    number = dicom.whole(header.get("SeriesNumber")) or 0
+    number = whole(header.get("SeriesNumber")) or 0
     description = clean(header.get("SeriesDescription"))
     out = []
     for n, stack in enumerate(found, 1):
@@ -275,7 +277,7 @@ def _series(
             notes.append(info(f"The series mixes geometries; this is stack {n} of {len(found)}."))
         used = list({id(f.instance): f.instance for f in stack.frames}.values())
         complete = all(i.pixels.frames == sum(f.instance is i for f in stack.frames) for i in used)
-        counted = dicom.whole(header.get("ImagesInAcquisition")) or 0
+        counted = whole(header.get("ImagesInAcquisition")) or 0
         if n == 1 and len(found) == 1 and counted > len(stack.frames):
             notes.append(
                 warning(f"The header counts {counted} images in this acquisition; {len(stack.frames)} arrived.")

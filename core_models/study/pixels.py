@@ -18,7 +18,7 @@ import numpy as np
 from pydicom.pixels import apply_color_lut, convert_color_space
 
 from core_models.errors import Cancelled, Refused
-from core_models.study.dicom import COMPRESSED, Frame, Instance
+from core_models.study.frames import COMPRESSED, Frame, Instance
 from core_models.study.limits import Limits
 from core_models.study.raster import luminance
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core_models.errors import Refused
-from core_models.study.dicom import Frame
+from core_models.study.frames import Frame
 from core_models.study.receipt import info, warning
 from core_models.study.study import Note
 from core_models.study.text import count
