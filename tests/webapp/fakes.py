@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from core_models.drafting import drafter
 from core_models.drafting.evidence import Draft, DraftModel, Statement, Step
 from retrieval.report import CorpusReport, Prior
 
@@ -42,6 +41,8 @@ class FakeWriter:
         self.asked.append(
             SimpleNamespace(cards=tuple(cards), priors=tuple(priors), indication=indication, modality=modality)
         )
+        from core_models.drafting import drafter
+
         yield drafter.Started(MODEL, UNSEEN)
         written: list[Statement] = []
         for item in self.queue.popleft():

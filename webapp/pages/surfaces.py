@@ -17,6 +17,10 @@ MAX_FACES = 12_000  # per segment; five of them are about two megabytes of JSON
 MOST = 24
 HELD = 64  # meshes kept, by the content of their mask
 BACKGROUND = "#0b0d10"
+LIGHT = {
+    "lighting": {"ambient": 0.4, "diffuse": 0.8, "specular": 0.15, "roughness": 0.7},
+    "lightposition": {"x": 20_000, "y": -80_000, "z": 60_000},  # before and above the patient
+}
 
 
 class Surfaces:
@@ -46,13 +50,8 @@ class Surfaces:
                 continue
             x, y, z = mesh.vertices.T
             i, j, k = mesh.faces.T
-            figure.add_trace(
-                go.Mesh3d(
-                    x=x, y=y, z=z, i=i, j=j, k=k, color=row.colour, name=f"{row.number}", hoverinfo="name",
-                    lighting={"ambient": 0.4, "diffuse": 0.8, "specular": 0.15, "roughness": 0.7},
-                    lightposition={"x": 20_000, "y": -80_000, "z": 60_000},  # before and above the patient, in scene units
-                )
-            )  # fmt: skip
+            look = {"color": row.colour, "name": f"{row.number}", "hoverinfo": "name"}
+            figure.add_trace(go.Mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, **look, **LIGHT))
         return figure
 
     def _mesh(self, row) -> Any:

@@ -1,0 +1,116 @@
+"""A running application on an empty home, with an engine, a search and a language model that need no weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from core_models.segmentation.engine import Click, Mask, Segmentation
+from core_models.study.volume import Volume
+from tests.builders import ct_files
+from tests.webapp.fakes import FakeSearch, FakeWriter
+from webapp.server import create_app
+from webapp.service import Services
+from webapp.settings import Settings, load
+
+ADDRESS = "http://127.0.0.1:7860"
+
+
+class BallEngine:
+    """A ball of 3 voxels around every positive click."""
+
+    name, version, licence = "ball", "1", "none"
+
+    def prepare(self, volume: Volume) -> Volume:
+        return volume
+
+    def segment(self, prepared: Volume, clicks: tuple[Click, ...]) -> Segmentation:
+        full = np.zeros(prepared.shape, bool)
+        z, y, x = np.indices(prepared.shape)
+        for click in clicks:
+            i, j, k = click.index
+            ball = (x - i) ** 2 + (y - j) ** 2 + (z - k) ** 2 <= 9
+            full = full | ball if click.positive else full & ~ball
+        return Segmentation(Mask.from_full(full), 0.9, len(clicks))
+
+
+@dataclass
+class Room:
+    """The application under test with the steps that many tests share."""
+
+    client: TestClient
+    services: Services
+    settings: Settings
+    writer: FakeWriter
+    search: FakeSearch
+
+    def upload(self, *files: bytes) -> dict[str, Any]:
+        """Send files, wait for the job, answer its last state."""
+        parts = [("files", ("scan", data)) for data in files]
+        answer = self.client.post("/api/upload", files=parts)
+        assert answer.status_code == 200, answer.text
+        return self.wait(answer.json()["job"])
+
+    def wait(self, job: str) -> dict[str, Any]:
+        self.services.jobs.get(job).finished.wait(30)
+        return self.client.get(f"/api/jobs/{job}").json()
+
+    def study(self, **options: Any) -> dict[str, Any]:
+        """Upload a small CT and answer the study."""
+        job = self.upload(*ct_files(**options))
+        assert job["state"] == "done", job
+        return self.get(f"/api/studies/{job['result']['studies'][0]}")
+
+    def get(self, path: str) -> Any:
+        answer = self.client.get(path)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def click(self, study: dict[str, Any], index: tuple[int, int, int], segment: str | None = None) -> dict[str, Any]:
+        """Click in the first series and answer the segment."""
+        body = {"index": list(index), "positive": True, "segment": segment}
+        answer = self.client.post(f"/api/series/{study['series'][0]['id']}/click", json=body)
+        assert answer.status_code == 200, answer.text
+        return next(s for s in answer.json()["segments"] if s["id"] == answer.json()["segment"])
+
+    def name(self, segment: dict[str, Any], label: str) -> None:
+        assert self.client.patch(f"/api/segments/{segment['id']}", json={"label": label}).status_code == 200
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for what another thread does; fails after half a minute."""
+        for _ in range(3000):
+            if condition():
+                return
+            time.sleep(0.01)
+        pytest.fail("the condition never came true")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load({"READING_ROOM_HOME": str(tmp_path / "home"), "READING_ROOM_MAX_UPLOAD_MB": "4"})
+
+
+@pytest.fixture
+def room(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, "restored after the test")
+    writer, search = FakeWriter(), FakeSearch()
+    engine = BallEngine()
+    app = create_app(
+        settings,
+        load_writer=lambda: writer,
+        open_search=lambda: search,
+        segment_options={"engine_for": lambda volume: engine},
+    )
+    with TestClient(app, base_url=ADDRESS, raise_server_exceptions=False) as client:
+        services = app.state.services
+        yield Room(client, services, settings, writer, search)
+        services.segments.close()
+        services.store.close()

@@ -1,0 +1,136 @@
+"""Uploads: a scan becomes a study; what is no scan gets a sentence and leaves nothing behind."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.builders import ct_files, edited
+from tests.webapp.conftest import Room
+from webapp import uploads
+
+
+def _incoming(room: Room) -> list:
+    folder = room.settings.home / "incoming"
+    return list(folder.iterdir()) if folder.exists() else []
+
+
+def test_a_series_becomes_a_study_with_its_receipt(room: Room) -> None:
+    study = room.study(n=8)
+    assert study["modality"] == "CT"
+    assert study["state"] == "new"
+    assert study["series"][0]["receipt"]["loaded"] == 8
+    assert study["series"][0]["shape"] == [8, 24, 32]
+    assert study["segments"] == []
+    assert [s["id"] for s in room.get("/api/studies")] == [study["id"]]
+    assert _incoming(room) == []
+
+
+def test_the_worklist_filters(room: Room) -> None:
+    study = room.study(PatientName="Sample^One")
+    assert [s["id"] for s in room.get("/api/studies?text=sample")] == [study["id"]]
+    assert room.get("/api/studies?text=nobody") == []
+    assert room.get("/api/studies?modality=MR") == []
+    assert room.get("/api/studies?state=signed") == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"hello", b"\0" * 128 + b"DICM" + b"\xff" * 400, b"\x89PNG\r\n\x1a\n broken", b"PK\x03\x04 broken"],
+    ids=["empty", "text", "broken DICOM", "broken PNG", "broken ZIP"],
+)
+def test_what_is_no_scan_is_refused_with_a_sentence(room: Room, data: bytes) -> None:
+    job = room.upload(data)
+    assert job["state"] == "failed"
+    assert job["status"] in (413, 422)
+    assert job["error"].endswith(".")
+    assert "Traceback" not in job["error"]
+    assert room.get("/api/studies") == []
+    assert _incoming(room) == []
+
+
+def test_a_truncated_slice_stores_nothing_of_the_series(room: Room) -> None:
+    files = ct_files(n=4)
+    job = room.upload(*files[:3], files[3][:-100])
+    assert job["state"] == "failed"
+    assert room.get("/api/studies") == []
+
+
+def test_two_patients_in_one_study_are_refused(room: Room) -> None:
+    files = ct_files(n=4)
+    job = room.upload(*files[:3], edited(files[3], PatientID="RR-0002"))
+    assert job["state"] == "failed"
+    assert room.get("/api/studies") == []
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "application/octet-stream"),
+        (b"", "multipart/form-data"),
+        (b"--x--\r\n", "multipart/form-data; boundary=x"),
+        (b"nonsense", "multipart/form-data; boundary=x"),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nabc',
+            "multipart/form-data; boundary=x",
+        ),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\nabc\r\n--x--\r\n',
+            "multipart/form-data; boundary=x",
+        ),
+        (b"--x\r\nX: " + b"a" * 9000 + b"\r\n\r\nabc\r\n--x--\r\n", "multipart/form-data; boundary=x"),
+    ],
+    ids=["not multipart", "no boundary", "no part", "nonsense", "cut short", "no file name", "long header"],
+)
+def test_malformed_uploads_are_422(room: Room, content: bytes, kind: str) -> None:
+    answer = room.client.post("/api/upload", content=content, headers={"content-type": kind})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["error"].endswith(".")
+    assert _incoming(room) == []
+
+
+def test_too_many_files_are_413(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "MAX_FILES", 2)
+    parts = [("files", ("a", b"x"))] * 3
+    assert room.client.post("/api/upload", files=parts).status_code == 413
+
+
+def test_names_never_become_paths(room: Room) -> None:
+    parts = [
+        ("files", (name, data)) for name, data in zip(["../../evil", "/etc/x", "C:\\x"], ct_files(n=3), strict=True)
+    ]
+    job = room.wait(room.client.post("/api/upload", files=parts).json()["job"])
+    assert job["state"] == "done"
+    assert not list(room.settings.home.parent.rglob("*evil*"))
+
+
+def test_a_cancelled_upload_stores_nothing(room: Room) -> None:
+    seen = room.services.read_scan
+
+    def stopped(files, *, progress, cancelled):
+        studies = seen(files, progress=progress, cancelled=cancelled)
+        for job in list(room.services.jobs._jobs.values()):
+            job.cancel.set()
+        return studies
+
+    object.__setattr__(room.services, "read_scan", stopped)
+    job = room.upload(*ct_files(n=3))
+    assert job["state"] == "cancelled"
+    assert room.get("/api/studies") == []
+    assert _incoming(room) == []
+
+
+def test_demo_scans_are_listed_and_open_with_one_request(room: Room) -> None:
+    listed = room.get("/api/demo")
+    assert {"name", "title", "description", "ready"} <= set(listed[0])
+    ready = next(d["name"] for d in listed if d["ready"])
+    job = room.wait(room.client.post(f"/api/demo/{ready}").json()["job"])
+    assert job["state"] == "done", job
+    assert len(room.get("/api/studies")) == 1
+    assert room.client.post("/api/demo/none").status_code == 404
+
+
+def test_deleting_a_study_removes_it(room: Room) -> None:
+    study = room.study()
+    assert room.client.delete(f"/api/studies/{study['id']}").status_code == 204
+    assert room.get("/api/studies") == []
+    assert room.client.get(f"/api/studies/{study['id']}").status_code == 404
