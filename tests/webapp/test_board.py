@@ -1,0 +1,151 @@
+"""The board: cards follow segments and the indication, keep their ids, and take the reader's verdict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.webapp.conftest import Room
+from tests.webapp.fakes import prior
+
+
+def _cards(room: Room, study: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {c["id"]: c for c in room.get(f"/api/studies/{study['id']}/evidence")}
+
+
+def _by_words(room: Room, study: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {c["statement"]: c for c in _cards(room, study).values()}
+
+
+@pytest.fixture
+def study(room: Room) -> dict[str, Any]:
+    return room.study(n=12)
+
+
+def test_a_segment_becomes_measured_cards(room: Room, study: dict[str, Any]) -> None:
+    segment = room.click(study, (16, 12, 6))
+    room.name(segment, "liver")
+    cards = _by_words(room, study)
+    assert set(cards) == {"liver: volume", "liver: mean attenuation", "liver: longest axial diameter"}
+    volume = cards["liver: volume"]
+    stored = room.get(f"/api/studies/{study['id']}/segments")[0]["measurement"]
+    assert volume["value"] == pytest.approx(stored["volume_ml"])
+    assert volume["unit"] == "ml"
+    assert volume["region"] == "abdomen"
+    assert volume["source"] == "ball 1"
+    assert volume["status"] == "proposed"
+    assert volume["segment_id"] == segment["id"]
+    assert volume["location"] == pytest.approx(stored["centroid_lps"])
+    assert cards["liver: mean attenuation"]["value_text"] == "40 HU"
+
+
+def test_a_changed_mask_changes_the_same_card_and_keeps_the_verdict(room: Room, study: dict[str, Any]) -> None:
+    segment = room.click(study, (16, 12, 6))
+    room.name(segment, "liver")
+    before = _by_words(room, study)["liver: volume"]
+    path = f"/api/studies/{study['id']}/evidence/{before['id']}"
+    assert room.client.patch(path, json={"status": "accepted"}).json()["status"] == "accepted"
+    room.click(study, (20, 12, 6), segment["id"])
+    after = _by_words(room, study)["liver: volume"]
+    assert after["id"] == before["id"]
+    assert after["value"] > before["value"]
+    assert after["status"] == "accepted"
+
+
+def test_renaming_keeps_ids_and_deleting_removes_without_reuse(room: Room, study: dict[str, Any]) -> None:
+    segment = room.click(study, (16, 12, 6))
+    room.name(segment, "liver")
+    ids = set(_cards(room, study))
+    room.name(segment, "spleen")
+    cards = _cards(room, study)
+    assert set(cards) == ids
+    assert all(c["statement"].startswith("spleen: ") for c in cards.values())
+    room.client.delete(f"/api/segments/{segment['id']}")
+    assert _cards(room, study) == {}
+    room.click(study, (16, 12, 6))
+    assert not ids & set(_cards(room, study))
+
+
+def test_undoing_every_click_takes_the_cards_away(room: Room, study: dict[str, Any]) -> None:
+    segment = room.click(study, (16, 12, 6))
+    room.client.post(f"/api/segments/{segment['id']}/undo")
+    assert _cards(room, study) == {}
+
+
+def test_the_indication_is_one_clinical_card(room: Room, study: dict[str, Any]) -> None:
+    path = f"/api/studies/{study['id']}/indication"
+    room.client.put(path, json={"text": "Cough"})
+    (first,) = _cards(room, study).values()
+    assert (first["kind"], first["statement"], first["status"]) == ("clinical", "Cough", "accepted")
+    room.client.put(path, json={"text": "Cough and fever " * 400})
+    (second,) = _cards(room, study).values()
+    assert second["id"] == first["id"]
+    assert len(second["statement"]) <= 2000
+    room.client.put(path, json={"text": " "})
+    assert _cards(room, study) == {}
+
+
+def test_findings_are_the_readers_and_the_same_one_is_one_card(room: Room, study: dict[str, Any]) -> None:
+    path = f"/api/studies/{study['id']}/evidence"
+    first = room.client.post(path, json={"term": "Cardiomegaly/mild"}).json()
+    assert (first["kind"], first["source"], first["status"]) == ("finding", "reader", "accepted")
+    assert first["region"] == "heart"
+    room.client.patch(f"{path}/{first['id']}", json={"status": "rejected"})
+    again = room.client.post(path, json={"term": " cardiomegaly/mild "}).json()
+    assert (again["id"], again["status"]) == (first["id"], "accepted")
+    assert room.client.delete(f"{path}/{first['id']}").status_code == 204
+    assert _cards(room, study) == {}
+
+
+@pytest.mark.parametrize("term", ["", "   ", "x" * 201])
+def test_a_finding_without_words_or_with_too_many_is_refused(room: Room, study: dict[str, Any], term: str) -> None:
+    answer = room.client.post(f"/api/studies/{study['id']}/evidence", json={"term": term})
+    assert answer.status_code == 422
+
+
+def test_derived_cards_are_rejected_not_removed(room: Room, study: dict[str, Any]) -> None:
+    room.click(study, (16, 12, 6))
+    card = next(iter(_cards(room, study)))
+    assert room.client.delete(f"/api/studies/{study['id']}/evidence/{card}").status_code == 422
+    assert room.client.delete(f"/api/studies/{study['id']}/evidence/E99").status_code == 404
+    status = room.client.patch(f"/api/studies/{study['id']}/evidence/{card}", json={"status": "maybe"})
+    assert status.status_code == 422
+
+
+def test_the_vocabulary_is_searched_by_words_and_prefix(room: Room) -> None:
+    found = room.get("/api/findings?q=cardiomeg")
+    assert found
+    assert all("cardiomeg" in term.lower() for term in found)
+    assert found[0].lower().startswith("cardiomeg")
+    assert room.get("/api/findings?q=zzzzqqq") == []
+    assert 0 < len(room.get("/api/findings")) <= 30
+
+
+def test_priors_are_found_shown_whole_and_filtered_by_verdict(room: Room, study: dict[str, Any]) -> None:
+    room.search.hits = (prior(1, "The heart is enlarged."), prior(2, "Clear lungs.", 0.4))
+    room.search.sentence = "No close precedent."
+    room.client.put(f"/api/studies/{study['id']}/indication", json={"text": "Dyspnoea"})
+    room.client.post(f"/api/studies/{study['id']}/evidence", json={"term": "Cardiomegaly"})
+    answer = room.client.post(f"/api/studies/{study['id']}/priors").json()
+    assert answer["sentence"] == "No close precedent."
+    assert [p["id"] for p in answer["priors"]] == ["P1", "P2"]
+    first = answer["priors"][0]
+    assert first["score"] == pytest.approx(0.8)
+    assert first["matched"] == ["The heart is enlarged."]
+    assert first["report"]["impression"] == "No acute disease."
+    assert first["source"] == "report CXR1"
+    query, options = room.search.asked[0]
+    assert query == "Dyspnoea"
+    assert options["terms"] == ("Cardiomegaly",)
+    assert options["modality"] == "CT"
+    assert options["exclude_study"] == study["id"]
+    board = room.get(f"/api/studies/{study['id']}/evidence")
+    assert [c["report"]["id"] for c in board if c["kind"] == "prior"] == ["CXR1", "CXR2"]
+
+
+def test_unknown_studies_are_404(room: Room) -> None:
+    for path in ("", "/evidence", "/report", "/versions", "/segments", "/export/json"):
+        answer = room.client.get(f"/api/studies/none{path}")
+        assert answer.status_code == 404, path
+        assert answer.json()["error"]
