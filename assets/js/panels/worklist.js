@@ -38,6 +38,8 @@ export function mount(element) {
       h('button.primary', { type: 'button', onclick: () => files.click() }, 'Choose files'),
       h('button', { type: 'button', onclick: () => folder.click() }, 'Choose folder'),
     ),
+    files,
+    folder,
   );
   const start = h(
     'aside.rp-start',

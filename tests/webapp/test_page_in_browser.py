@@ -1,0 +1,254 @@
+"""The page in Chromium: hostile names stay text, nothing scrolls but lists, the keyboard suffices, reload reopens."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from tests.builders import ct_files
+from tests.webapp.conftest import BallEngine
+from tests.webapp.fakes import FakeSearch, FakeWriter, prior, statement
+from webapp.server import create_app
+from webapp.settings import load
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+]
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+)
+HOSTILE = "<img src=x onerror=document.title='pwned'>${7*7}{{7*7}}"
+SHOWN_MS = 30_000
+
+
+class Served:
+    """A running server on a free port, and what it is made of."""
+
+    def __init__(self, home: Path) -> None:
+        self.writer, self.search, engine = FakeWriter(), FakeSearch(), BallEngine()
+        settings = load({"READING_ROOM_HOME": str(home)})
+        self.app = create_app(
+            settings,
+            load_writer=lambda: self.writer,
+            open_search=lambda: self.search,
+            segment_options={"engine_for": lambda volume: engine},
+        )
+        self.services = self.app.state.services
+        config = uvicorn.Config(self.app, host="127.0.0.1", port=0, log_level="error", access_log=False)
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run, daemon=True)
+        self.thread.start()
+        while not self.server.started:
+            threading.Event().wait(0.02)
+        port = self.server.servers[0].sockets[0].getsockname()[1]
+        self.address = f"http://127.0.0.1:{port}"
+
+    def add(self, **options: Any) -> str:
+        """Read and store a small CT; answers its id."""
+        folder = self.services.settings.home / "test-files"
+        folder.mkdir(exist_ok=True)
+        paths = []
+        for n, data in enumerate(ct_files(n=12, **options)):
+            path = folder / f"{n}"
+            path.write_bytes(data)
+            paths.append(path)
+        return self.services.store.add_study(self.services.read_scan(paths)[0])
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(10)
+        self.services.segments.close()
+        self.services.store.close()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE"):
+            patch.setenv(name, "restored after the tests")
+        server = Served(tmp_path_factory.mktemp("home"))
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(served: Served, browser: Any) -> Iterator[Any]:
+    """A page on the worklist; it fails the test when a script throws or another host is asked."""
+    context = browser.new_context(viewport={"width": 1366, "height": 768})
+    tab = context.new_page()
+    tab.set_default_timeout(SHOWN_MS)
+    problems: list[str] = []
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("request", lambda r: r.url.startswith((served.address, "blob:", "data:")) or problems.append(r.url))
+    tab.goto(served.address)
+    tab.wait_for_selector(".rp-demo")
+    yield tab
+    context.close()
+    assert problems == []
+
+
+def _open(page: Any, served: Served, study: str) -> None:
+    page.goto(f"{served.address}/#study={study}")
+    page.wait_for_selector(".rr-reading-open .rp-series .rp-line")
+    page.wait_for_selector(".rp-cards > *")
+
+
+def test_hostile_text_is_shown_as_text_everywhere(served: Served, page: Any) -> None:
+    study = served.add(
+        patient="RR-X",
+        PatientName=HOSTILE,
+        StudyDescription=HOSTILE[:60],
+        SeriesDescription=HOSTILE[:60],
+        StudyInstanceUID="2.25.901",
+        SeriesInstanceUID="2.25.902",
+    )
+    served.search.hits = (prior(1, HOSTILE),)
+    served.services.store.set_indication(study, HOSTILE)
+    served.services.board.add_finding(study, HOSTILE)
+    served.services.priors.find(study)
+    served.writer.queue.append([statement(1, HOSTILE, "E1", "P1", note=HOSTILE)])
+    page.reload()
+    row = page.wait_for_selector(f"tr[data-study='{study}']")
+    assert HOSTILE in row.inner_text()
+    _open(page, served, study)
+    assert HOSTILE in page.inner_text(".rp-who")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(".rp-statements .rp-statement")
+    page.click(".rp-card summary")
+    assert page.input_value(".rp-statements .rp-statement textarea") == HOSTILE
+    assert page.inner_text(".rp-cards").count(HOSTILE) >= 4
+    assert page.locator("img[src='x']").count() == 0
+    assert "49" not in page.inner_text("body")
+    assert "pwned" not in page.title()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1366, 768), (1920, 1080)])
+def test_the_page_fills_the_window_and_never_scrolls(served: Served, page: Any, width: int, height: int) -> None:
+    study = served.add(patient="RR-S", StudyInstanceUID="2.25.911", SeriesInstanceUID="2.25.912")
+    page.set_viewport_size({"width": width, "height": height})
+    size = "[document.documentElement.scrollWidth, document.documentElement.scrollHeight, document.body.scrollHeight]"
+    assert page.evaluate(size) == [width, height, height]
+    footer = page.locator(".rp-footer").bounding_box()
+    assert footer["y"] + footer["height"] <= height
+    assert "not a medical device" in page.inner_text(".rp-footer")
+    _open(page, served, study)
+    assert page.evaluate(size) == [width, height, height]
+    for panel in ("#rr-left", "#rr-centre", "#rr-right"):
+        box = page.locator(panel).bounding_box()
+        assert box["y"] + box["height"] == pytest.approx(height, abs=1), panel
+    assert page.locator("footer:not(.rp-footer):visible").count() == 0, "Gradio's own footer is hidden"
+
+
+def test_reading_with_the_keyboard_reload_and_back(served: Served, page: Any) -> None:
+    served.search.hits = ()
+    study = served.add(patient="RR-K", StudyInstanceUID="2.25.921", SeriesInstanceUID="2.25.922")
+    page.reload()
+    page.wait_for_selector(f"tr[data-study='{study}']")
+    page.fill(".rp-filters input", "RR-K")
+    page.wait_for_function("document.querySelectorAll('.rp-table tbody tr').length === 1")
+    page.focus(f"tr[data-study='{study}']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".rr-reading-open")
+    assert page.url.endswith(f"#study={study}")
+    page.keyboard.press("/")
+    page.keyboard.type("cardiomegaly")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[data-card='E1']")
+    served.writer.queue.append([statement(1, "The heart is enlarged.", "E1")])
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(".rp-statements .rp-statement.supported")
+    page.click(".rp-statements .rp-statement .rp-origin")
+    page.wait_for_selector("[data-card='E1'].lit")
+    page.click("[data-card='E1'] .rp-text")
+    page.wait_for_selector(".rp-statement.lit")
+    page.fill(".rp-statements .rp-statement textarea", "The heart is clearly enlarged.")
+    page.wait_for_function("document.querySelector('.rp-report h2').textContent.includes('saved')")
+    page.reload()
+    page.wait_for_selector(".rp-statements .rp-statement")
+    assert page.input_value(".rp-statements .rp-statement textarea") == "The heart is clearly enlarged."
+    assert page.inner_text(".rp-statements .rp-origin") == "edited"
+    page.click("text=Worklist")
+    page.wait_for_selector(f"tr[data-study='{study}']:visible")
+    assert "#study" not in page.url
+    page.go_back()
+    page.wait_for_selector(".rr-reading-open .rp-statements .rp-statement")
+
+
+def test_two_editors_the_second_keeps_their_text_and_sees_the_difference(served: Served, page: Any) -> None:
+    study = served.add(patient="RR-C", StudyInstanceUID="2.25.931", SeriesInstanceUID="2.25.932")
+    _open(page, served, study)
+    page.click("[data-section='findings'] .rp-add-statement")
+    served.services.reports.save(study, [], "Theirs.", 0)
+    page.keyboard.type("Mine.")
+    page.wait_for_selector(".rp-conflict:visible")
+    assert page.input_value(".rp-statements textarea") == "Mine."
+    assert "Mine" in page.inner_text(".rp-conflict ins")
+    assert "Theirs" in page.inner_text(".rp-conflict del")
+    page.click("text=Keep mine")
+    page.wait_for_selector(".rp-conflict", state="hidden")
+    page.wait_for_function("document.querySelector('.rp-report h2').textContent.includes('saved')")
+    assert [s.text for s in served.services.store.report(study).statements] == ["Mine."]
+
+
+def test_signing_asks_for_the_name_and_freezes_the_page(served: Served, page: Any) -> None:
+    study = served.add(patient="RR-F", StudyInstanceUID="2.25.941", SeriesInstanceUID="2.25.942")
+    _open(page, served, study)
+    page.click("[data-section='impression'] .rp-add-statement")
+    page.keyboard.type("Normal.")
+    page.click(".rp-bar button:has-text('Sign')")
+    page.wait_for_selector(".rp-dialog input:focus")
+    page.keyboard.type("Dr. Able")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".rp-signed")
+    assert "Dr. Able" in page.inner_text(".rp-signed")
+    assert page.locator(".rp-statements textarea").get_attribute("readonly") is not None
+    assert page.locator(".rp-draft").is_disabled()
+    page.click(".rp-bar button:has-text('Addendum')")
+    page.wait_for_selector(".rp-dialog textarea:focus")
+    page.keyboard.type("A rib fracture was added.")
+    page.click(".rp-dialog button.primary")
+    page.wait_for_selector(".rp-addendum")
+    assert "A rib fracture" in page.inner_text(".rp-addendum")
+
+
+def test_an_upload_opens_its_study_and_a_bad_one_is_a_toast(served: Served, page: Any, tmp_path: Path) -> None:
+    bad = tmp_path / "notes.txt"
+    bad.write_text("not a scan")
+    page.set_input_files("input[aria-label='Scan files']", str(bad))
+    toast = page.wait_for_selector(".rp-toast.error")
+    assert toast.inner_text().endswith(".")
+    assert page.locator(".rp-toasts").get_attribute("aria-live") == "polite"
+    paths = []
+    for n, data in enumerate(ct_files(n=6, patient="RR-U", StudyInstanceUID="2.25.951", SeriesInstanceUID="2.25.952")):
+        paths.append(tmp_path / f"{n}.dcm")
+        paths[-1].write_bytes(data)
+    page.set_input_files("input[aria-label='Scan files']", [str(p) for p in paths])
+    page.wait_for_selector(".rr-reading-open .rp-badge")
+    page.wait_for_function("document.querySelector('.rp-badge').textContent.includes('6')")
