@@ -239,7 +239,7 @@ def _event_kinds() -> Any:
 
 def prior_texts(store: Store, study_id: str) -> list[Any]:
     """The priors that the reader has not rejected, as the drafter takes them."""
-    from core_models.drafting.prompt import PriorText
+    from core_models.drafting.drafter import PriorText
 
     return [
         PriorText(

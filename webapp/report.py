@@ -49,6 +49,9 @@ class Reports:
         """
         cards = self._board.sync(study_id)
         known = {s.id: s for s in self._store.report(study_id).statements}
+        if any(edit.id not in known for edit in edits):
+            # A row that another editor removed comes back with its own past, never as the reader's invention.
+            known = {s.id: s for v in self._store.versions(study_id) for s in v.statements} | known
         statements = []
         for edit in edits:
             old = known.get(edit.id) or Statement(edit.id, edit.section, "other", "", support="supported")
@@ -72,7 +75,8 @@ class Reports:
         for _ in range(MERGE_TRIES):
             cards = self._board.sync(study_id)
             state = self._store.report(study_id)
-            merged = merge(state.statements, drafted)
+            past = [s.id for v in self._store.versions(study_id) for s in v.statements]
+            merged = merge(state.statements, drafted, past)
             try:
                 saved = self._store.save_report(
                     study_id,
@@ -112,13 +116,19 @@ def struck_out(statement: Statement) -> bool:
     return statement.origin == "model" and statement.support == "unsupported" and not statement.restored
 
 
-def merge(present: Sequence[Statement], drafted: Sequence[Statement]) -> tuple[Statement, ...]:
+def merge(
+    present: Sequence[Statement], drafted: Sequence[Statement], past: Sequence[str] = ()
+) -> tuple[Statement, ...]:
     """The reader's own statements, then the drafted ones, section by section; drafted ids are made new.
 
     A statement the reader restored is theirs too: the check had dropped it, they decided otherwise.
+
+    Args:
+        past: ids that earlier versions used; none is given again.
     """
     kept = [s for s in present if s.origin != "model" or s.restored]
-    first = 1 + max((int(m[1]) for s in present if (m := re.fullmatch(r"s(\d{1,9})", s.id))), default=0)
+    used = (*past, *(s.id for s in present))
+    first = 1 + max((int(m[1]) for i in used if (m := re.fullmatch(r"s(\d{1,9})", i))), default=0)
     new = [replace(s, id=f"s{n}") for n, s in enumerate(drafted, first)]
     said = {(s.section, s.text.casefold()) for s in kept}
     # What the reader reworded is not said again in the model's words.

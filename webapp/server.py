@@ -8,13 +8,12 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from webapp import errors
+from webapp import errors, uploads
 from webapp.access import Guard
 from webapp.pages import environment
 from webapp.settings import Settings, load
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-log = logging.getLogger("reading_room")
 
 
 def create_app(settings: Settings | None = None, **services) -> FastAPI:
@@ -26,6 +25,7 @@ def create_app(settings: Settings | None = None, **services) -> FastAPI:
     """
     settings = settings or load()
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    uploads.sweep(settings.home)
     environment.prepare(settings)  # before Gradio is imported
     import gradio as gr
 
@@ -69,6 +69,7 @@ def serve(settings: Settings | None = None) -> None:
 
     settings = settings or load()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     app = create_app(settings)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     print(f"Reading Room: http://{host}:{settings.port}  (Ctrl+C stops it)", flush=True)

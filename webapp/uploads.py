@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +21,7 @@ from core_models.errors import Refused, TooLarge
 MAX_FILES = 10_000  # the largest studies have some four thousand instances
 FIELD = b"files"
 MAX_PART_HEADERS = 8192
+LEFTOVER_S = 6 * 3600
 
 
 def private_folder(home: Path) -> Path:
@@ -27,6 +29,14 @@ def private_folder(home: Path) -> Path:
     base = home / "incoming"
     base.mkdir(parents=True, exist_ok=True, mode=0o700)
     return Path(tempfile.mkdtemp(prefix="upload-", dir=base))
+
+
+def sweep(home: Path) -> None:
+    """Remove what a killed process left of its uploads; fresh folders may be another process's and stay."""
+    base = home / "incoming"
+    for folder in base.iterdir() if base.is_dir() else ():
+        if time.time() - folder.stat().st_mtime > LEFTOVER_S:
+            discard(folder)
 
 
 def discard(folder: Path) -> None:

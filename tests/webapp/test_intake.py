@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.builders import ct_files, edited
@@ -134,3 +136,13 @@ def test_deleting_a_study_removes_it(room: Room) -> None:
     assert room.client.delete(f"/api/studies/{study['id']}").status_code == 204
     assert room.get("/api/studies") == []
     assert room.client.get(f"/api/studies/{study['id']}").status_code == 404
+
+
+def test_leftovers_of_a_killed_process_are_swept_but_not_a_running_upload(tmp_path) -> None:
+    old, fresh = uploads.private_folder(tmp_path), uploads.private_folder(tmp_path)
+    (old / "00000").write_bytes(b"x")
+    os.utime(old, (0, 0))
+    uploads.sweep(tmp_path)
+    assert not old.exists()
+    assert fresh.exists()
+    uploads.sweep(tmp_path / "none")

@@ -106,6 +106,7 @@ def page(served: Served, browser: Any) -> Iterator[Any]:
     tab.set_default_timeout(SHOWN_MS)
     problems: list[str] = []
     tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("console", lambda m: "Content Security Policy" in m.text and problems.append(m.text))
     tab.on("request", lambda r: r.url.startswith((served.address, "blob:", "data:")) or problems.append(r.url))
     tab.goto(served.address)
     tab.wait_for_selector(".rp-demo")
@@ -252,3 +253,40 @@ def test_an_upload_opens_its_study_and_a_bad_one_is_a_toast(served: Served, page
     page.set_input_files("input[aria-label='Scan files']", [str(p) for p in paths])
     page.wait_for_selector(".rr-reading-open .rp-badge")
     page.wait_for_function("document.querySelector('.rp-badge').textContent.includes('6')")
+
+
+def test_a_segment_is_listed_measured_and_drawn_in_3d(served: Served, page: Any) -> None:
+    study = served.add(patient="RR-3", StudyInstanceUID="2.25.961", SeriesInstanceUID="2.25.962")
+    series = served.services.store.study(study).series[0].id
+    row = served.services.segments.click(series, (16, 12, 6), True)
+    _open(page, served, study)
+    page.wait_for_selector(".rr-slot-3d #rr-surface.shown .js-plotly-plot")
+    name = page.locator(f"[data-segment='{row.id}'] .rp-name")
+    name.fill("liver")
+    name.press("Enter")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.rp-card')].some(c => c.innerText.includes('liver: volume'))"
+    )
+    assert served.services.store.segment(row.id).label == "liver"
+    page.hover(f"[data-segment='{row.id}']")
+    page.click(f"[data-segment='{row.id}'] button[title='Hide']")
+    page.wait_for_selector("#rr-surface:not(.shown)", state="attached")
+    page.hover(f"[data-segment='{row.id}']")
+    page.click(f"[data-segment='{row.id}'] button[title='Delete']")
+    page.wait_for_selector(".rp-segment", state="detached")
+    assert served.services.store.segments(study) == ()
+
+
+def test_leaving_the_page_stops_its_draft(served: Served, page: Any) -> None:
+    study = served.add(patient="RR-L", StudyInstanceUID="2.25.971", SeriesInstanceUID="2.25.972")
+    _open(page, served, study)
+    served.search.hits = ()
+    served.writer.gate = threading.Semaphore(1)
+    served.writer.queue.append([statement(1, "First."), statement(2, "Second.")])
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(".rp-stream .rp-statement")
+    run = served.services.drafting._runs[study]
+    page.goto("about:blank")
+    assert run.finished.wait(20), "the slot is freed"
+    served.writer.gate = None
+    assert [s.text for s in served.services.store.report(study).statements] == ["First."]

@@ -97,6 +97,18 @@ def test_a_draft_keeps_what_the_reader_wrote_or_edited(room: Room, study: dict[s
     assert len(set(ids)) == len(ids)
 
 
+def test_a_models_statement_removed_elsewhere_comes_back_as_the_models(room: Room, study: dict[str, Any]) -> None:
+    room.writer.queue.append([statement(1, "No effusion.", support="unsupported")])
+    drafted = draft(room, study)
+    removed = _put(room, study, drafted, []).json()
+    back = _put(room, study, removed, _rows(drafted)).json()["statements"][0]
+    assert (back["origin"], back["support"]) == ("model", "unsupported")
+    gone = _put(room, study, {"revision": removed["revision"] + 1}, [])
+    assert gone.status_code == 200
+    room.writer.queue.append([statement(1, "Clear lungs.")])
+    assert draft(room, study)["statements"][0]["id"] != back["id"], "an id is never given again"
+
+
 def test_merge_says_nothing_twice() -> None:
     kept = Statement("s1", "findings", "heart", "Big heart.", ("E1",), origin="edited")
     new = [statement(1, "The heart is enlarged.", "E1"), statement(2, "BIG HEART.", "E2"), statement(3, "Clear.", "E3")]

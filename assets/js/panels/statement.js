@@ -24,6 +24,10 @@ export class StatementRow {
       maxlength: 10000,
       oninput: () => {
         this.data.text = this.text.value;
+        if (this.data.origin === 'model') {
+          this.data.origin = 'edited'; // as the server will say once it is saved
+          this.update();
+        }
         this.fit();
         acts.changed();
       },
