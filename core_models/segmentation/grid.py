@@ -18,7 +18,9 @@ from core_models.study.volume import Volume
 
 STEP = 2.0  # nominal mm
 MAX_GRID_VOXELS = 12_000_000
-FULL_SIZE_MM = 256.0  # a scan whose longest side is shorter than this gets a proportionally finer grid
+# A scan whose longest side is shorter than this gets a proportionally finer grid.  HU tell bone and air by value, and
+# with them go sizes in real mm, so that CT keeps the 2 mm step down to a hand's size.
+FULL_SIZE_MM = {True: 80.0, False: 256.0}  # by whether values are HU
 PLANAR_SIDE = 384  # pixels along the longest side of a radiograph's grid
 HU_RANGE = (-1024.0, 1500.0)
 RELATIVE_RANGE = 600.0  # where there is no HU: robust minimum → 0, robust maximum → this
@@ -59,7 +61,7 @@ class Grid:
 def build(volume: Volume) -> Grid:
     """Resample, normalise, denoise: 1 to 2 s for a chest CT on two cores, nothing per click."""
     spacing = np.asarray(volume.spacing)
-    step = _step(volume.shape, spacing)
+    step = _step(volume.shape, spacing, volume.unit == "HU")
     shape = tuple(int(max(1, min(n, round(n * s / step)))) for n, s in zip(volume.shape, spacing, strict=True))
     factor = tuple(n / c for n, c in zip(volume.shape, shape, strict=True))
     nominal = tuple(float(f * s * STEP / step) for f, s in zip(factor, spacing, strict=True))
@@ -71,12 +73,12 @@ def build(volume: Volume) -> Grid:
     return Grid(volume, smooth, edges, nominal, factor, hounsfield)
 
 
-def _step(shape: tuple[int, ...], spacing: np.ndarray) -> float:
+def _step(shape: tuple[int, ...], spacing: np.ndarray, hounsfield: bool) -> float:
     """Grid step in real mm."""
     extent = np.asarray(shape) * spacing
     if shape[0] == 1:
         return max(float(spacing[1:].min()), float(extent[1:].max()) / PLANAR_SIDE)
-    step = min(STEP, STEP * float(extent.max()) / FULL_SIZE_MM)
+    step = min(STEP, STEP * float(extent.max()) / FULL_SIZE_MM[hounsfield])
     while np.prod([max(1, min(n, round(e / step))) for n, e in zip(shape, extent, strict=True)]) > MAX_GRID_VOXELS:
         step *= 1.1
     return step

@@ -172,3 +172,61 @@ def test_without_a_positive_click_there_is_no_segment(touching, clicks):
     _, prepared, _, _ = touching
     with pytest.raises(Refused, match="at least one positive click"):
         ENGINE.segment(prepared, clicks)
+
+
+def test_a_thin_cord_in_tissue_of_its_own_value_does_not_flood_it():
+    """A cord of 8 mm that opens into a large block at one end: the leak that a spinal canal makes."""
+    shape, affine = (60, 110, 110), affine_of((2.0, 1.0, 1.0))
+    k, j, i = np.indices(shape)
+    cord = np.hypot(j - 55, i - 30) <= 8
+    block = (i >= 50) & (np.abs(j - 55) < 45)
+    bridge = (np.abs(k - 30) <= 3) & (np.abs(j - 55) <= 6) & (i >= 30) & (i < 50)
+    volume = ct([(cord | block | bridge, 40)], shape, affine, noise=8)
+    found = answer(volume, Click((30, 55, 12))).mask.full()
+    assert dice(found, cord) >= 0.8
+
+
+def test_marrow_brings_its_cortex_along():
+    shape, affine = (40, 90, 90), affine_of((2.0, 1.0, 1.0))
+    bone = ellipsoid(shape, affine, (45, 45, 20), (19, 17, 18))
+    marrow = ellipsoid(shape, affine, (45, 45, 20), (12, 10, 11))
+    volume = ct([(bone, 420), (marrow, 95)], shape, affine, background=20)
+    assert dice(answer(volume, Click((45, 45, 20))).mask.full(), bone) >= 0.85
+
+
+def test_a_click_beside_the_segment_extends_it():
+    """Two halves of other values, as kidney cortex and medulla: the second click brings the second half."""
+    shape, affine = (50, 100, 100), affine_of((2.0, 1.0, 1.0))
+    organ = ellipsoid(shape, affine, (50, 50, 25), (26, 20, 26))
+    upper = organ & (np.indices(shape)[2] < 50)
+    volume = ct([(organ, 20), (upper, 110)], shape, affine)
+    prepared = ENGINE.prepare(volume)
+    one = ENGINE.segment(prepared, (Click((36, 50, 25)),)).mask.full()
+    two = ENGINE.segment(prepared, (Click((36, 50, 25)), Click((58, 50, 25)))).mask.full()
+    assert dice(one, upper) >= 0.85
+    assert dice(two, organ) >= 0.88
+
+
+def test_a_second_click_adds_a_second_organ():
+    shape, affine = (50, 120, 120), affine_of((2.0, 1.0, 1.0))
+    nodule = ellipsoid(shape, affine, (25, 25, 25), (12, 12, 12))
+    organ = ellipsoid(shape, affine, (80, 75, 25), (38, 40, 45))
+    volume = ct([(nodule, 110), (organ, 60)], shape, affine)
+    found = answer(volume, Click((25, 25, 25)), Click((70, 75, 25))).mask.full()
+    assert dice(found, nodule | organ) >= 0.9
+
+
+def test_a_correcting_click_adds_less_of_a_spread_out_structure_than_a_first_click():
+    """Alone, a click claims the whole slab; added to a nodule a fiftieth its size, only what is near it."""
+    shape, affine = (60, 130, 130), affine_of((2.0, 1.0, 1.0))
+    nodule = ellipsoid(shape, affine, (18, 18, 10), (10, 10, 10))
+    k, j, i = np.indices(shape)
+    slab = (np.abs(i - 90) <= 9) & (np.abs(j - 65) <= 56) & (np.abs(k - 30) <= 28)
+    volume = ct([(nodule, 140), (slab, 60)], shape, affine)
+    prepared = ENGINE.prepare(volume)
+    on_slab = Click((90, 65, 30))
+    alone = ENGINE.segment(prepared, (on_slab,)).mask.full()
+    added = ENGINE.segment(prepared, (Click((18, 18, 10)), on_slab)).mask.full()
+    assert dice(alone, slab) >= 0.85
+    assert (added & slab).sum() < 0.75 * slab.sum()
+    assert (added & nodule).sum() > 0.8 * nodule.sum()
