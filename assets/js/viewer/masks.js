@@ -3,6 +3,9 @@
 import { axesOf } from './geometry.js';
 import { fetchMask } from './loader.js';
 
+/** A mask is a function of its prompts, so these say whether it changed. */
+const versionOf = (row) => JSON.stringify([row.clicks, row.box]);
+
 export class Masks {
   constructor() {
     this.rows = []; // of the open series, in list order
@@ -17,13 +20,14 @@ export class Masks {
     this.generation++;
     const kept = new Set(this.rows.map((row) => row.id));
     for (const id of [...this.byId.keys()]) if (!kept.has(id)) this.byId.delete(id);
-    const stale = this.rows.filter((row) => this.byId.get(row.id)?.version !== row.version);
+    const stale = this.rows.filter((row) => this.byId.get(row.id)?.version !== versionOf(row));
     await Promise.all(
       stale.map(async (row) => {
+        const version = versionOf(row);
         const mask = await fetchMask(row.id, signal);
         // A newer answer may have overtaken this one: keep what the latest rows ask for.
-        if (this.rows.find((now) => now.id === row.id)?.version !== row.version) return;
-        this.byId.set(row.id, { version: row.version, ...mask });
+        const now = this.rows.find((candidate) => candidate.id === row.id);
+        if (now && versionOf(now) === version) this.byId.set(row.id, { version, ...mask });
         this.generation++;
       }),
     );

@@ -1,0 +1,275 @@
+"""Training pairs in → a LoRA adapter (safetensors) and its log out; can be interrupted at any step and resumed.
+
+The loss is taken on target tokens only, and logits are computed for those positions only (never for the prompt:
+with a vocabulary this large they would be most of the memory).  Batches are drawn from pairs of like length.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from core_models.drafting.dataset import Example
+from core_models.drafting.language_model import LanguageModel
+from core_models.errors import Refused
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the outcome, besides the data; written into the adapter's folder."""
+
+    rank: int = 16
+    alpha: int = 32
+    learning_rate: float = 4e-4
+    warmup_steps: int = 30
+    epochs: int = 3
+    batch: int = 8
+    max_tokens: int = 448
+    seed: int = 0
+    checkpoint_every: int = 100  # steps
+
+
+class Interrupted(Exception):
+    """The caller asked to stop; a checkpoint was written."""
+
+
+def train(
+    base: LanguageModel,
+    pairs: Callable[[int], Sequence[Example]],
+    held_out: Sequence[Example],
+    out: Path,
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    log: Callable[[str], None] = print,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Train an adapter.
+
+    Args:
+        base: the prepared model without an adapter.
+        pairs: epoch → that epoch's training pairs (drawn anew, deterministically).
+        held_out: pairs for the validation loss; never trained on.
+        out: the adapter's folder; checkpoints go to ``out/checkpoint`` and are removed at the end.
+        resume: go on from the checkpoint if there is one.
+
+    Returns:
+        a summary: steps, epochs, losses by step, validation loss before and after, seconds.
+
+    Raises:
+        Refused: a loss that is not finite (the last checkpoint is kept), or a checkpoint of another recipe.
+        Interrupted: `stop` said so; the checkpoint holds the state.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(recipe.seed)
+    config = LoraConfig(
+        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=0.0, target_modules=list(TARGETS), task_type="CAUSAL_LM"
+    )
+    model = get_peft_model(base.model, config)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=0.01)
+    checkpoint = out / "checkpoint"
+    state: dict[str, Any] = {"step": 0, "losses": [], "validation": [], "seconds": 0.0}
+    if resume and (checkpoint / "state.json").is_file():
+        state = _restore(checkpoint, model, optimiser, recipe)
+        log(f"resumed at step {state['step']}")
+    held = _encode(base.tokenizer, held_out, recipe.max_tokens)
+    if not state["validation"]:
+        state["validation"].append((0, _validate(model, held, recipe)))
+        log(f"validation loss before training {state['validation'][0][1]:.3f}")
+
+    began = time.monotonic() - state["seconds"]
+    step = 0
+    schedule = [_batches(_encode(base.tokenizer, pairs(e), recipe.max_tokens), recipe, e) for e in range(recipe.epochs)]
+    total = sum(len(batches) for batches in schedule)
+    model.train()
+    for epoch, batches in enumerate(schedule):
+        for batch in batches:
+            step += 1
+            if step <= state["step"]:
+                continue  # done before the interruption
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.learning_rate * _schedule(step, total, recipe.warmup_steps)
+            loss = _loss(model, *_collate(batch))
+            if not torch.isfinite(loss):
+                raise Refused(f"The loss is {loss.item()} at step {step}; the last checkpoint is kept for --resume.")
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            state["step"] = step
+            state["losses"].append(round(loss.item(), 4))
+            state["seconds"] = time.monotonic() - began
+            if step % 20 == 0:
+                recent = sum(state["losses"][-20:]) / 20
+                log(f"step {step}/{total} epoch {epoch + 1} loss {recent:.3f} {state['seconds']:.0f} s")
+            if step % recipe.checkpoint_every == 0 or stop():
+                _save(checkpoint, model, optimiser, state, recipe)
+            if stop():
+                raise Interrupted
+        state["validation"].append((step, _validate(model, held, recipe)))
+        log(f"validation loss after epoch {epoch + 1}: {state['validation'][-1][1]:.3f}")
+        _save(checkpoint, model, optimiser, state, recipe)
+    model.save_pretrained(out)
+    (out / "README.md").unlink(missing_ok=True)  # peft's empty card; ours is written by the caller
+    summary = {
+        "base": base.name,
+        "base_digest": base.digest,
+        "recipe": asdict(recipe),
+        "steps": step,
+        "pairs": sum(len(b) for batches in schedule for b in batches),
+        "seconds": round(state["seconds"]),
+        "validation": state["validation"],
+        "loss_first_100": round(sum(state["losses"][:100]) / max(1, len(state["losses"][:100])), 4),
+        "loss_last_100": round(sum(state["losses"][-100:]) / max(1, len(state["losses"][-100:])), 4),
+    }
+    (out / "reading-room.json").write_text(json.dumps(summary, indent=1) + "\n")
+    _discard(checkpoint)
+    return summary
+
+
+def _encode(tokenizer: Any, examples: Sequence[Example], limit: int) -> list[tuple[list[int], list[int]]]:
+    """Token ids of prompt (with <bos>) and target (with <eos>); over-long targets lose whole lines, never the form."""
+    out = []
+    end = [tokenizer.eos_token_id]
+    for e in examples:
+        prompt = [tokenizer.bos_token_id, *tokenizer(e.prompt, add_special_tokens=False).input_ids]
+        lines = e.target.split("\n")
+        while lines:
+            target = tokenizer("\n".join(lines), add_special_tokens=False).input_ids
+            if len(prompt) + len(target) < limit:
+                break
+            lines.pop()
+        if lines:
+            out.append((prompt, target + end))
+    return out
+
+
+def _batches(encoded: list, recipe: Recipe, epoch: int) -> list[list]:
+    """Shuffled batches of pairs of like length (padding is waste, and varying shapes held 6.9 GB at the peak)."""
+    rng = random.Random(f"{recipe.seed}/batches/{epoch}")
+    order = list(range(len(encoded)))
+    rng.shuffle(order)
+    out = []
+    chunk = recipe.batch * 25
+    for start in range(0, len(order), chunk):
+        some = sorted(order[start : start + chunk], key=lambda i: len(encoded[i][0]) + len(encoded[i][1]))
+        out += [[encoded[i] for i in some[k : k + recipe.batch]] for k in range(0, len(some), recipe.batch)]
+    rng.shuffle(out)
+    return out
+
+
+def _collate(batch: list) -> tuple[Any, Any, Any]:
+    """→ ids, labels (-100 outside the target), attention mask; each (batch, tokens) int64, right-padded."""
+    import torch
+
+    width = max(len(p) + len(t) for p, t in batch)
+    width += -width % 16  # few distinct shapes
+    ids = torch.zeros(len(batch), width, dtype=torch.long)
+    labels = torch.full((len(batch), width), -100)
+    mask = torch.zeros(len(batch), width, dtype=torch.long)
+    for row, (prompt, target) in enumerate(batch):
+        n = len(prompt) + len(target)
+        ids[row, :n] = torch.tensor(prompt + target)
+        labels[row, len(prompt) : n] = torch.tensor(target)
+        mask[row, :n] = 1
+    return ids, labels, mask
+
+
+def _loss(model: Any, ids: Any, labels: Any, mask: Any) -> Any:
+    """Mean cross-entropy over target tokens, logits only where a target stands."""
+    import torch.nn.functional as functional
+
+    causal = model.get_base_model()
+    hidden = causal.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
+    wanted = labels[:, 1:]
+    where = wanted != -100
+    logits = causal.lm_head(hidden[where]).float()  # (targets, vocabulary)
+    return functional.cross_entropy(logits, wanted[where])
+
+
+def _validate(model: Any, held: list, recipe: Recipe, limit: int = 128) -> float:
+    import torch
+
+    model.eval()
+    total = count = 0.0
+    some = sorted(held[:limit], key=lambda e: len(e[0]) + len(e[1]))
+    with torch.inference_mode():
+        for start in range(0, len(some), recipe.batch):
+            ids, labels, mask = _collate(some[start : start + recipe.batch])
+            n = int((labels[:, 1:] != -100).sum())
+            total += _loss(model, ids, labels, mask).item() * n
+            count += n
+    model.train()
+    return total / max(1, count)
+
+
+def _schedule(step: int, total: int, warmup: int) -> float:
+    """Linear warm-up, then cosine to a twentieth."""
+    fraction = min(1.0, step / max(1, total))
+    return min(1.0, step / max(1, warmup)) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * fraction)))
+
+
+def _save(folder: Path, model: Any, optimiser: Any, state: dict, recipe: Recipe) -> None:
+    """A checkpoint, whole or absent: weights and moments as safetensors, the rest as JSON, renamed into place."""
+    from safetensors.torch import save_file
+
+    work = folder.with_name(folder.name + ".partial")
+    _discard(work)
+    work.mkdir(parents=True)
+    named = {n: p.detach().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+    save_file(named, work / "weights.safetensors")
+    moments, steps = {}, {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter in optimiser.state:
+            kept = optimiser.state[parameter]
+            moments[f"{name}/m"], moments[f"{name}/v"] = kept["exp_avg"], kept["exp_avg_sq"]
+            steps[name] = float(kept["step"])
+    save_file(moments, work / "moments.safetensors")
+    (work / "state.json").write_text(json.dumps({"state": state, "recipe": asdict(recipe), "steps": steps}))
+    old = folder.with_name(folder.name + ".old")
+    _discard(old)
+    if folder.exists():
+        folder.rename(old)
+    work.rename(folder)
+    _discard(old)
+
+
+def _restore(folder: Path, model: Any, optimiser: Any, recipe: Recipe) -> dict[str, Any]:
+    import torch
+    from safetensors.torch import load_file
+
+    saved = json.loads((folder / "state.json").read_text())
+    if saved["recipe"] != asdict(recipe):
+        raise Refused("The checkpoint was written by another recipe; remove it or use the same configuration.")
+    weights, moments = load_file(folder / "weights.safetensors"), load_file(folder / "moments.safetensors")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            if name not in weights or weights[name].shape != parameter.shape:
+                raise Refused(f"The checkpoint does not fit this model (at {name}).")
+            parameter.copy_(weights[name])
+            if f"{name}/m" in moments:
+                optimiser.state[parameter] = {
+                    "step": torch.tensor(saved["steps"][name]),
+                    "exp_avg": moments[f"{name}/m"],
+                    "exp_avg_sq": moments[f"{name}/v"],
+                }
+    return saved["state"]
+
+
+def _discard(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)

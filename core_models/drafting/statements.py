@@ -1,0 +1,93 @@
+"""One line of the model's writing ↔ one statement, and the numbers in it that stay bound to their cards.
+
+The model writes a line per statement, its reasoning first:
+
+    F heart E1 P1 present: The heart is mildly enlarged.
+    F abdomen E3 E4 measured: The liver has a volume of {E3} and a longest axial diameter of {E4}.
+    I heart E1 present: Mild cardiomegaly.
+
+section (F, I), region, the evidence considered, what follows from it, and only then the sentence.  A number never
+passes through the model: it writes the card's placeholder, and the value is filled in here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from core_models.drafting.evidence import REGIONS, Evidence, Section, Statement
+
+FOLLOWS = ("present", "normal", "measured")
+MAX_TEXT = 600  # characters of one statement; the longest sentence of the corpus has 391
+
+_SECTIONS: dict[str, Section] = {"F": "findings", "I": "impression"}
+_LINE = re.compile(
+    rf"^(?P<section>[FI]) (?P<region>{'|'.join(REGIONS)})(?P<ids>(?: [EP]\d{{1,4}})*) "
+    rf"(?P<follows>{'|'.join(FOLLOWS)}): ?(?P<text>.*)$"
+)
+_PLACEHOLDER = re.compile(r"\{([EP]\d{1,4})\}")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A parsed line of the model: the reasoning (ids, follows) and the sentence's template."""
+
+    section: Section
+    region: str
+    evidence: tuple[str, ...]
+    follows: str
+    template: str
+
+    def format(self) -> str:
+        """The line as the model is taught to write it."""
+        letter = "F" if self.section == "findings" else "I"
+        return f"{' '.join((letter, self.region, *self.evidence, self.follows))}: {self.template}"
+
+
+def parse(line: str) -> Line | None:
+    """A line of the model's output, or None when it does not have the form."""
+    match = _LINE.match(line.strip())
+    if match is None:
+        return None
+    template = match["text"].strip()[:MAX_TEXT]
+    ids = tuple(dict.fromkeys(match["ids"].split()))
+    return Line(_SECTIONS[match["section"]], match["region"], ids, match["follows"], template)
+
+
+def placeholders(template: str) -> tuple[str, ...]:
+    """The card ids whose values stand in the template, in order."""
+    return tuple(dict.fromkeys(_PLACEHOLDER.findall(template)))
+
+
+def render(template: str, cards: Sequence[Evidence]) -> str:
+    """The template with each placeholder replaced by its card's value; an unknown or valueless card shows as "[?]"."""
+    values = {card.id: card.value_text for card in cards}
+    return _PLACEHOLDER.sub(lambda m: values.get(m[1]) or "[?]", template)
+
+
+def renumber(template: str, names: dict[str, str]) -> str:
+    """Placeholders renamed by `names` (from the model's numbering to the board's)."""
+    return _PLACEHOLDER.sub(lambda m: "{" + names.get(m[1], m[1]) + "}", template)
+
+
+def rebind(statement: Statement, cards: Sequence[Evidence]) -> Statement:
+    """The statement after its cards changed: stale when a number it holds, or a card it rests on, is no longer so.
+
+    The reader's text is never changed here: a stale statement keeps its words until the reader agrees (`refresh`).
+    """
+    known = {card.id: card for card in cards if card.status != "rejected"}
+    lost = any(i not in known for i in statement.evidence)
+    moved = bool(placeholders(statement.template)) and render(statement.template, cards) != statement.text
+    stale = lost or moved
+    return statement if stale == statement.stale else replace(statement, stale=stale)
+
+
+def refresh(statement: Statement, cards: Sequence[Evidence]) -> Statement:
+    """The reader agrees to the new numbers: placeholders are filled anew, cards that are gone are let go."""
+    known = {card.id for card in cards if card.status != "rejected"}
+    text = render(statement.template, cards) if placeholders(statement.template) else statement.text
+    kept = tuple(i for i in statement.evidence if i in known)
+    support = statement.support if kept else "unsupported"
+    note = statement.note if kept else "The evidence that it rested on is gone."
+    return replace(statement, text=text, evidence=kept, support=support, note=note, stale=False)

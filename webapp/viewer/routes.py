@@ -1,0 +1,159 @@
+"""Store and segment service → the viewer's routes: voxels, masks, clicks, undo and redo."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import OrderedDict
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Header, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
+
+from core_models.errors import Refused
+from core_models.study.volume import Volume
+from webapp.routes import shapes
+from webapp.viewer.service import SegmentService, SegmentStore
+from webapp.viewer.voxels import Coding, Packed, chunks, coding_of, slice_bytes
+
+CODINGS_HELD = 64
+# Projections have no patient axes of their own: their volume's affine is a convention, so no letters are drawn from it.
+PROJECTIONS = frozenset({"CR", "DX", "RG", "MG", "XA", "RF", "IO", "PX"})
+BINARY = "application/octet-stream"
+
+
+class ClickBody(BaseModel):
+    """A prompt at (i, j, k); `segment` null begins a new one."""
+
+    model_config = ConfigDict(extra="forbid")
+    index: Annotated[list[StrictInt], Field(min_length=3, max_length=3)]
+    positive: StrictBool = True
+    segment: str | None = None
+
+
+class LooksBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    label: str | None = None
+    colour: str | None = None
+    visible: StrictBool | None = None
+
+
+def router(store: SegmentStore, service: SegmentService) -> APIRouter:
+    """The routes as of docs/architecture.md; errors are raised as `ReadingRoomError` for the application to show."""
+    routes = APIRouter(prefix="/api")
+    packed = Packed()
+    codings: OrderedDict[str, Coding] = OrderedDict()
+
+    def coding(series_id: str, volume: Volume) -> Coding:
+        if series_id not in codings:
+            codings[series_id] = coding_of(volume)
+            while len(codings) > CODINGS_HELD:
+                codings.popitem(last=False)
+        return codings[series_id]
+
+    def changed(study_id: str, segment_id: str | None) -> dict[str, Any]:
+        return {"segment": segment_id, "segments": [shapes.segment(row) for row in store.segments(study_id)]}
+
+    @routes.get("/series/{series_id}/volume")
+    def volume(
+        series_id: str,
+        z: str | None = None,
+        raw: bool = False,
+        if_none_match: Annotated[str, Header()] = "",
+        accept_encoding: Annotated[str, Header()] = "",
+    ) -> Response:
+        """One slice (`z` an index or "mid"), or all voxels: gzip level 1, or as they are with `raw` (same machine)."""
+        store.series(series_id)  # before anything that is held in memory is given away
+        found = store.volume(series_id)
+        code = coding(series_id, found)
+        k = _slice_index(z, found.shape[0]) if z is not None else None
+        headers = _headers(found, code, k)
+        if k is not None:
+            if z == "mid":
+                service.prepare(series_id)
+            return Response(slice_bytes(found, code, k), media_type=BINARY, headers=headers)
+        squeezed = not raw and "gzip" in accept_encoding
+        headers["etag"] = f'"{series_id}-{code.stride}{"-gz" if squeezed else ""}"'
+        headers["vary"] = "accept-encoding"
+        if headers["etag"] in if_none_match:
+            return Response(status_code=304, headers=headers)
+        if squeezed:
+            headers["content-encoding"] = "gzip"
+            return StreamingResponse(packed.gzip(series_id, found, code), media_type=BINARY, headers=headers)
+        return StreamingResponse(chunks(found, code), media_type=BINARY, headers=headers)
+
+    @routes.get("/studies/{study_id}/segments")
+    def segments(study_id: str) -> list[dict[str, Any]]:
+        return changed(study_id, None)["segments"]
+
+    @routes.get("/segments/{segment_id}/mask")
+    def mask(segment_id: str) -> Response:
+        """The mask's box as uint8 (dz, dy, dx); `x-box` is [x0, y0, z0, dx, dy, dz] in voxels."""
+        found = store.mask(segment_id)
+        (z0, y0, x0), (dz, dy, dx) = found.offset, found.voxels.shape
+        packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+        body = packer.compress(np.ascontiguousarray(found.voxels, dtype=np.uint8).tobytes()) + packer.flush()
+        headers = {
+            "content-encoding": "gzip",
+            "cache-control": "private, no-store",
+            "x-box": json.dumps([x0, y0, z0, dx, dy, dz]),
+        }
+        return Response(body, media_type=BINARY, headers=headers)
+
+    @routes.post("/series/{series_id}/click")
+    def click(series_id: str, body: ClickBody) -> dict[str, Any]:
+        i, j, k = body.index
+        row = service.click(series_id, (i, j, k), body.positive, body.segment)
+        return changed(row.study_id, row.id)
+
+    @routes.post("/segments/{segment_id}/undo")
+    def undo(segment_id: str) -> dict[str, Any]:
+        return changed(service.undo(segment_id).study_id, segment_id)
+
+    @routes.post("/segments/{segment_id}/redo")
+    def redo(segment_id: str) -> dict[str, Any]:
+        return changed(service.redo(segment_id).study_id, segment_id)
+
+    @routes.patch("/segments/{segment_id}")
+    def edit(segment_id: str, body: LooksBody) -> dict[str, Any]:
+        row = service.edit(segment_id, label=body.label, colour=body.colour, visible=body.visible)
+        return changed(row.study_id, segment_id)
+
+    @routes.delete("/segments/{segment_id}")
+    def delete(segment_id: str) -> dict[str, Any]:
+        return changed(service.delete(segment_id), None)
+
+    return routes
+
+
+def _slice_index(z: str, slices: int) -> int:
+    if z == "mid":
+        return slices // 2
+    if not z.isascii() or not z.isdigit() or len(z) > 6:
+        raise Refused("A slice is asked for by its index, counted from 0, or by 'mid'.")
+    return int(z)
+
+
+def _headers(volume: Volume, code: Coding, k: int | None) -> dict[str, str]:
+    """What the viewer must know of the bytes; numbers only, nothing from the patient's part of a header."""
+    depth, rows, columns = volume.shape
+    flat = depth == 1 and volume.modality in PROJECTIONS
+    geometry = {
+        "dims": [columns, rows, depth],
+        "affine": volume.affine.tolist(),
+        "modality": volume.modality if volume.modality.isascii() else "OT",
+        "unit": volume.unit,
+        "spacing_known": volume.spacing_known,
+        "letters_known": not flat and volume.spacing_known,
+        "window": [float(v) for v in volume.window],
+        "index": k,
+    }
+    return {
+        "cache-control": "private, no-cache",
+        "x-geometry": json.dumps(geometry),
+        "x-slope": repr(code.slope),
+        "x-intercept": repr(code.intercept),
+        "x-stride": str(code.stride),
+    }
