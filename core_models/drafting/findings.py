@@ -9,9 +9,11 @@ few cues.  Hedged mentions ("may represent pneumonia") are told apart from plain
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 Polarity = Literal["present", "absent", "possible"]
@@ -466,3 +468,12 @@ def region_of_term(term: str) -> str:
         if concept.name in names:
             return concept.region
     return region_of(term.replace("/", " "))
+
+
+VOCABULARY = Path(__file__).resolve().parents[2] / "assets" / "findings" / "terms.json"
+
+
+@lru_cache(maxsize=1)
+def vocabulary() -> tuple[str, ...]:
+    """The corpus's own finding headings (training reports only), most frequent first, then the reader's own two."""
+    return (OTHERWISE_NORMAL, *json.loads(VOCABULARY.read_text(encoding="utf-8")))
