@@ -247,6 +247,7 @@ def prior_texts(store: Store, study_id: str) -> list[Any]:
             findings=row.prior.report.findings,
             impression=row.prior.report.impression,
             terms=row.prior.report.terms,
+            matched=row.prior.matched,
         )
         for row in store.priors(study_id)
         if row.evidence.status != "rejected"
