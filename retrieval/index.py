@@ -16,6 +16,7 @@ One lock file per folder lets one process write at a time; reading needs no lock
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import random
@@ -220,7 +221,7 @@ def open_index(folder: Path) -> Index:
         sentence_rows.append(tuple(row.pop("sentence_rows")))
         reports.append(CorpusReport(**row | {"terms": tuple(row["terms"]), "flags": tuple(row["flags"])}))
     sentences = tuple(json.loads(line) for line in content["sentences.jsonl"].decode("utf-8").splitlines())
-    vectors = faiss.deserialize_index(np.frombuffer(content["index.faiss"], dtype=np.uint8))
+    vectors = _from_bytes(content["index.faiss"])
     sentence_vectors = np.frombuffer(content["sentences.f2"], dtype="<f2").reshape(-1, DIMENSIONS)
     if vectors.ntotal != len(reports) or len(sentence_vectors) != len(sentences):
         raise _damaged("index.faiss")
@@ -390,7 +391,7 @@ def _publish(
     flat = faiss.IndexFlatIP(DIMENSIONS)
     flat.add(np.ascontiguousarray(vectors, dtype=np.float32))
     content = {
-        "index.faiss": faiss.serialize_index(flat).tobytes(),
+        "index.faiss": _to_bytes(flat),
         "reports.jsonl": _lines(asdict(r) | {"sentence_rows": s} for r, s in zip(reports, sentence_rows, strict=True)),
         "sentences.jsonl": _lines(sentences),
         "sentences.f2": np.ascontiguousarray(sentence_vectors, dtype="<f2").tobytes(),
@@ -449,3 +450,18 @@ def _writing(folder: Path) -> Iterator[None]:
             yield
     except Timeout as error:
         raise Busy("The index of prior reports is being written by another process: try again in a moment.") from error
+
+
+def _to_bytes(vectors: faiss.Index) -> bytes:
+    """The index as bytes.
+
+    Not `faiss.serialize_index`: where SimpleITK was imported first, SWIG hands it that package's byte vector.
+    """
+    out = io.BytesIO()
+    faiss.write_index(vectors, faiss.PyCallbackIOWriter(out.write))
+    return out.getvalue()
+
+
+def _from_bytes(content: bytes) -> faiss.Index:
+    """The index in the bytes, whose digest the caller has verified."""
+    return faiss.read_index(faiss.PyCallbackIOReader(io.BytesIO(content).read))

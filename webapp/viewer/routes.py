@@ -19,7 +19,7 @@ from webapp.viewer.service import SegmentService, SegmentStore
 from webapp.viewer.voxels import Coding, Packed, chunks, coding_of, slice_bytes
 
 CODINGS_HELD = 64
-# Projections have no patient axes of their own: their volume's affine is a convention, so no letters are drawn from it.
+# Projections and plain pictures have no patient axes: their volume's affine is a convention, so no letters come from it.
 PROJECTIONS = frozenset({"CR", "DX", "RG", "MG", "XA", "RF", "IO", "PX"})
 BINARY = "application/octet-stream"
 
@@ -139,14 +139,14 @@ def _slice_index(z: str, slices: int) -> int:
 def _headers(volume: Volume, code: Coding, k: int | None) -> dict[str, str]:
     """What the viewer must know of the bytes; numbers only, nothing from the patient's part of a header."""
     depth, rows, columns = volume.shape
-    flat = depth == 1 and volume.modality in PROJECTIONS
+    unoriented = depth == 1 and (volume.modality in PROJECTIONS or not volume.spacing_known)
     geometry = {
         "dims": [columns, rows, depth],
         "affine": volume.affine.tolist(),
         "modality": volume.modality if volume.modality.isascii() else "OT",
         "unit": volume.unit,
         "spacing_known": volume.spacing_known,
-        "letters_known": not flat and volume.spacing_known,
+        "letters_known": not unoriented,
         "window": [float(v) for v in volume.window],
         "index": k,
     }

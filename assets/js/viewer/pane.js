@@ -2,7 +2,7 @@
 
 import { axesOf, edgeLetters, fromDisplay, planeSize, toDisplay } from './geometry.js';
 import { Tint, drawCrosshair, drawMarkers, drawScaleBar, drawSegments } from './overlay.js';
-import { SliceImage } from './render.js';
+import { SliceImage, storedSize, visiblePart } from './render.js';
 
 const NAMES = { axial: 'Axial', coronal: 'Coronal', sagittal: 'Sagittal' };
 // Reading order runs head to feet, front to back, right to left: the step that "down" takes along the slice axis.
@@ -157,12 +157,16 @@ export class Pane {
     const slice = this.slice;
     const { stride } = viewer.header;
     const storedSlice = this.plane === 'axial' ? slice : Math.floor(slice / stride);
-    const key = `${viewer.dataVersion(this.plane)}:${viewer.lutVersion}:${this.plane}:${storedSlice}`;
-    const image = this.image.update(viewer.stored, this.plane, storedSlice, viewer.lut, key);
     const down = this.plane === 'axial' ? stride : 1; // only i and j are stored with a stride
+    const [px, py] = [stride * sx, down * sy]; // screen pixels per stored voxel
+    const seen = [-ox / px, -oy / py, (width - ox) / px, (height - oy) / py].map((edge, n) => (n < 2 ? Math.floor(edge) : Math.ceil(edge)));
+    const part = visiblePart(...storedSize(viewer.stored, this.plane), Math.max(px, py), seen);
+    const version = `${viewer.dataVersion(this.plane)}:${viewer.lutVersion}`;
+    const image = this.image.update(viewer.stored, this.plane, storedSlice, viewer.lut, part, version);
     context.imageSmoothingEnabled = true;
     context.imageSmoothingQuality = 'medium';
-    context.drawImage(image, ox, oy, image.width * stride * sx, image.height * down * sy);
+    const [stepX, stepY] = [part.factor * px, part.factor * py];
+    context.drawImage(image, part.c0 * px + ox, part.r0 * py + oy, part.columns * stepX, part.rows * stepY);
     const { active, opacity, flash } = viewer;
     if (!viewer.overlayHidden) {
       drawSegments(context, this.tint, viewer.masks, this.plane, slice, geometry.dims, transform, {
