@@ -22,7 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     train = commands.add_parser("train", help="train a part")
     train.add_argument("part", choices=("adapter",))
     train.add_argument("--out", default="assets/adapter", help="the adapter's folder")
-    train.add_argument("--resume", action="store_true")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    train.add_argument("--compile", action="store_true", help="through torch.compile: faster, needs a C++ compiler")
     options = parser.parse_args(argv)
     settings = settings_module.load()
     work = {
@@ -108,6 +109,7 @@ def _train(settings: Settings, options: argparse.Namespace) -> None:
         Path(options.out),
         adapter.Recipe(),
         resume=options.resume,
+        compiled=options.compile,
         log=lambda text: print(text, flush=True),
     )
     print(summary)

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from core_models.drafting.evidence import DraftModel, Evidence, Statement
@@ -159,7 +159,8 @@ class Drafting:
         try:
             for event in stream:
                 if isinstance(event, kinds.Started):
-                    model, unseen = event.model, tuple(event.unseen)
+                    model = replace(event.model, index_digest=self._priors.digest)
+                    unseen = tuple(event.unseen)
                     run.events.put(("start", {"model": asdict(model), "unseen": list(unseen)}))
                 elif isinstance(event, kinds.Partial):
                     run.events.put(("step", _step_json(event)))
@@ -174,7 +175,7 @@ class Drafting:
         except Exception as error:  # what was finished before the model failed is still worth keeping
             failure = error
         if draft is not None:
-            finished, model, unseen = list(draft.statements), draft.model, draft.unseen
+            finished, unseen = list(draft.statements), draft.unseen
             warnings = [*warnings, *draft.warnings]
         report = None
         if finished and model is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 from core_models.drafting.evidence import Evidence
@@ -36,8 +37,11 @@ class Found:
 class Priors:
     """Search and the priors on the board."""
 
-    def __init__(self, store: Store, open_search: Callable[[], Search]) -> None:
+    def __init__(
+        self, store: Store, open_search: Callable[[], Search], patient_key: Callable[[str], str] = lambda _: ""
+    ) -> None:
         self._store = store
+        self._patient_key = patient_key
         self._open = open_search
         self._search: Search | None = None
         self._lock = threading.Lock()
@@ -57,10 +61,21 @@ class Priors:
                 self._search = self._open()
             search = self._search
         result = search.search(
-            study.indication, terms=terms, k=FOUND, modality=study.modality or None, exclude_study=study_id
+            study.indication,
+            terms=terms,
+            k=FOUND,
+            modality=study.modality or None,
+            exclude_study=study_id,
+            exclude_patient=self._patient_key(study.patient_id) or None,
         )
         rows = self._store.set_priors(study_id, [(prior_card(hit), hit) for hit in result.priors])
         return Found(rows, result.sentence)
+
+    @property
+    def digest(self) -> str:
+        """Names the index that searches use now; "" before the first one."""
+        with self._lock:
+            return getattr(getattr(self._search, "index", None), "digest", "")
 
     def forget(self) -> None:
         """Open the index anew at the next search."""
@@ -81,10 +96,17 @@ def opener(settings: Settings) -> Callable[[], Search]:
     """A function that opens the local index; nothing is imported before it is called."""
 
     def open_search() -> Search:
-        from retrieval.embedding import TextEncoder
         from retrieval.index import open_index
         from retrieval.search import Searcher
 
-        return Searcher(open_index(settings.index), TextEncoder(settings.threads))
+        return Searcher(open_index(settings.index), text_encoder(settings.threads))
 
     return open_search
+
+
+@cache
+def text_encoder(threads: int) -> Any:
+    """The one text encoder of this process: searches and the indexer share its weights."""
+    from retrieval.embedding import TextEncoder
+
+    return TextEncoder(threads)

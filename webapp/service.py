@@ -10,8 +10,9 @@ from core_models.study.study import Study
 from webapp.board import Board
 from webapp.demos import Demos
 from webapp.drafting import Drafting, Writer, loader
+from webapp.indexing import Indexer, patient_key, salt_of
 from webapp.jobs import Jobs
-from webapp.priors import Priors, Search, opener
+from webapp.priors import Priors, Search, opener, text_encoder
 from webapp.report import Reports
 from webapp.settings import Settings
 from webapp.store import Store
@@ -35,6 +36,7 @@ class Services:
     drafting: Drafting
     segments: SegmentService
     demos: Demos
+    indexer: Indexer
     read_scan: Callable[..., tuple[Study, ...]]
 
     @classmethod
@@ -49,7 +51,8 @@ class Services:
         """Wire the parts; the keyword arguments are for tests, which have no weights and no index."""
         store = Store(settings)
         board = Board(store)
-        priors = Priors(store, open_search or opener(settings))
+        salt = salt_of(settings.home)
+        priors = Priors(store, open_search or opener(settings), lambda patient: patient_key(patient, salt))
         reports = Reports(store, board)
         return cls(
             settings=settings,
@@ -61,6 +64,7 @@ class Services:
             drafting=Drafting(store, board, priors, reports, load_writer or loader(settings)),
             segments=SegmentService(store, on_change=board.sync, **(segment_options or {})),
             demos=Demos(settings),
+            indexer=Indexer(store, settings.index, salt, priors.forget, lambda: text_encoder(settings.threads)),
             read_scan=_read_scan(settings),
         )
 

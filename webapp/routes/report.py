@@ -80,9 +80,13 @@ def sign(study_id: str, body: Signature, request: Request) -> dict:
     services = services_of(request)
     services.drafting.stop(study_id)
     services.reports.sign(study_id, body.author, body.revision)
+    services.indexer.wake()
     return shapes.report(*services.reports.current(study_id))
 
 
 @router.post("/addendum")
 def addendum(study_id: str, body: AddendumIn, request: Request) -> dict:
-    return shapes.version(services_of(request).store.addendum(study_id, author=body.author, text=body.text))
+    services = services_of(request)
+    added = services.store.addendum(study_id, author=body.author, text=body.text)
+    services.indexer.wake()
+    return shapes.version(added)

@@ -1,0 +1,165 @@
+"""Signed reports → the index of prior reports, fed from the outbox that signing writes.
+
+Concurrency: one daemon thread does all the work and sleeps until `wake`; the outbox row is marked only after the index
+was published, and adding a report twice replaces it, so a crash between the two costs nothing but the repeat.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from core_models.errors import ModelMissing, NotFound, ReadingRoomError
+from webapp.errors import logged
+from webapp.priors import text_encoder
+from webapp.store import OutboxRow, Store, StudyRow, Version
+
+SALT_BYTES = 32
+
+
+class Indexer:
+    """Takes the outbox into the index.
+
+    Args:
+        published: called after the index changed, so that the next search opens it anew.
+        encoder: makes the text encoder; called at the first report, not before.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        index: Path,
+        salt: bytes,
+        published: Callable[[], None] = lambda: None,
+        encoder: Callable[[], Any] = lambda: text_encoder(1),
+    ) -> None:
+        self._store, self._index, self._salt, self._published = store, index, salt, published
+        self._make_encoder = encoder
+        self._encoder: Any = None
+        self._woken = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def wake(self) -> None:
+        """There may be work; returns at once."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
+                self._thread.start()
+        self._woken.set()
+
+    def _run(self) -> None:
+        while True:
+            self._woken.wait()
+            self._woken.clear()
+            try:
+                self.take()
+            except ReadingRoomError:
+                pass  # no index yet, or it is being written: the rows stay and are taken at the next wake
+            except Exception as error:
+                logged(error)
+
+    def take(self) -> int:
+        """Bring every waiting row into the index; returns how many were taken.
+
+        Raises:
+            ModelMissing: there is no index or no text encoder (the rows stay); Busy: another process writes the index.
+        """
+        from retrieval import index
+
+        rows = self._store.outbox()
+        if not rows:
+            return 0
+        index.open_index(self._index)  # before the encoder is loaded for nothing
+        if self._encoder is None:
+            self._encoder = self._make_encoder()
+        for row in rows:
+            report = self._report(row)
+            if report is None:
+                index.remove(self._index, [row.study_id], self._encoder)
+            else:
+                index.add(self._index, [report], self._encoder)
+            self._store.outbox_done(row.id)
+        self._published()
+        return len(rows)
+
+    def _report(self, row: OutboxRow) -> Any | None:
+        """The version as the index holds it, or None where the study is gone or empty."""
+        if row.kind == "deleted":
+            return None
+        try:
+            return corpus_report(
+                self._store.study(row.study_id), self._store.version(row.study_id, row.version), self._salt
+            )
+        except NotFound:  # deleted since; its own row follows
+            return None
+
+
+def corpus_report(study: StudyRow, version: Version, salt: bytes) -> Any:
+    """A signed version as a report of the index: no name, no number of the patient in it, its text cleaned."""
+    from retrieval import clean
+    from retrieval.report import CorpusReport
+
+    def text(*parts: str) -> tuple[str, tuple[str, ...]]:
+        kept, flags, _ = clean.section(without_identifiers(" ".join(p for p in parts if p.strip()), study))
+        return kept, flags
+
+    def section(name: str) -> tuple[str, ...]:
+        return tuple(s.text for s in version.statements if s.section == name)
+
+    findings, first = text(*section("findings"), version.free_text)
+    impression, second = text(*section("impression"), *(a.text for a in version.addenda))
+    indication, third = clean.indication(without_identifiers(version.indication, study))
+    accepted = (c for c in version.evidence if c.kind == "finding" and c.status == "accepted")
+    return CorpusReport(
+        id=study.id,
+        study_id=study.id,
+        indication=indication,
+        findings=findings,
+        impression=impression,
+        terms=tuple(dict.fromkeys(c.statement for c in accepted)),
+        modality=study.modality,
+        region=study.body_part.lower(),
+        source="signed",
+        patient_key=patient_key(study.patient_id, salt),
+        date=study.date,
+        flags=tuple(dict.fromkeys((*first, *second, *third))),
+    )
+
+
+def without_identifiers(text: str, study: StudyRow) -> str:
+    """The text without the patient's own name, number, accession and birth date, wherever they were typed."""
+    words = {study.patient_id, study.accession, study.birth_date}
+    words |= set(re.split(r"[\s^=,]+", study.patient_name))
+    for word in sorted((w.strip() for w in words), key=len, reverse=True):
+        if len(word) > 2:
+            text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "", text, flags=re.IGNORECASE)
+    return text
+
+
+def patient_key(patient_id: str, salt: bytes) -> str:
+    """A salted digest that is the same for one patient on this machine and says nothing elsewhere; "" without an id."""
+    if not patient_id.strip():
+        return ""
+    return hashlib.blake2b(patient_id.strip().encode(), key=salt, digest_size=16).hexdigest()
+
+
+def salt_of(home: Path) -> bytes:
+    """This machine's own salt, made once and readable by its owner alone."""
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = home / "salt"
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(SALT_BYTES))
+    except FileExistsError:
+        pass
+    salt = path.read_bytes()
+    if len(salt) != SALT_BYTES:
+        raise ModelMissing(f"The file {path.name!r} in the application's folder is damaged: remove it and start again.")
+    return salt
