@@ -19,7 +19,7 @@ from webapp.viewer.service import SegmentService, SegmentStore
 from webapp.viewer.voxels import Coding, Packed, chunks, coding_of, slice_bytes
 
 CODINGS_HELD = 64
-# Projections and plain pictures have no patient axes: their volume's affine is a convention, so no letters come from it.
+# Projections and plain pictures have no patient axes: the affine is a convention there, so no letters come from it.
 PROJECTIONS = frozenset({"CR", "DX", "RG", "MG", "XA", "RF", "IO", "PX"})
 BINARY = "application/octet-stream"
 

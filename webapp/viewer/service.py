@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -77,13 +77,21 @@ class SegmentService:
         """Begin preparing a series in the background, or join what is under way; returns at once."""
         with self._lock:
             future = self._prepared.get(series_id)
-            if future is None or (future.done() and future.exception() is not None):
+            if future is None or future.cancelled() or (future.done() and future.exception() is not None):
                 future = self._prepared[series_id] = self._worker.submit(self._prepare, series_id)
             self._prepared.move_to_end(series_id)
             while len(self._prepared) > PREPARED_HELD:
                 _, oldest = self._prepared.popitem(last=False)
                 oldest.cancel()
             return future
+
+    def _ready(self, series_id: str) -> _Prepared:
+        """Wait for the prepared series; asks again where other series pushed it out before its turn came."""
+        while True:
+            try:
+                return self.prepare(series_id).result()
+            except CancelledError:
+                continue
 
     def _prepare(self, series_id: str) -> _Prepared:
         volume = self.store.volume(series_id)
@@ -144,7 +152,7 @@ class SegmentService:
         from core_models.segmentation.labels import suggest
         from core_models.segmentation.measure import measure
 
-        prepared = self.prepare(series_id).result()
+        prepared = self._ready(series_id)
         answer = self._segment(series_id, prepared, history.done)
         mask = answer.mask
         if row is None and mask.empty:
@@ -187,9 +195,12 @@ class SegmentService:
         self, segment_id: str, *, label: str | None = None, colour: str | None = None, visible: bool | None = None
     ) -> Any:
         """Rename, recolour, show or hide.  Raises NotFound, Refused, Conflict."""
-        row = self.store.edit_segment(segment_id, label=label, colour=colour, visible=visible)
-        if label is not None:
-            self._changed(row.study_id)
+        if label is None:
+            return self.store.edit_segment(segment_id, colour=colour, visible=visible)
+        # Not while a click is computed: its guess would be stored over the reader's name.
+        with self._series_lock(self.store.segment(segment_id).series_id):
+            row = self.store.edit_segment(segment_id, label=label, colour=colour, visible=visible)
+        self._changed(row.study_id)
         return row
 
     def delete(self, segment_id: str) -> str:

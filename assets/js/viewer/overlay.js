@@ -136,17 +136,20 @@ export function scaleBar(pixelsPerMm, paneWidth) {
 export function drawScaleBar(context, pixelsPerMm, ratio) {
   const { width, height } = context.canvas;
   const { mm, pixels } = scaleBar(pixelsPerMm, width);
-  const right = width - 12 * ratio;
-  const y = height - 12 * ratio;
+  // Lines of one pixel are sharp only where they run through the middle of pixels.
+  const right = Math.round(width - 12 * ratio) - 0.5;
+  const left = Math.round(right - pixels) + 0.5;
+  const y = Math.round(height - 12 * ratio) - 0.5;
   const tick = 4 * ratio;
   context.save();
-  context.font = `${11 * ratio}px system-ui, sans-serif`;
+  context.font = `600 ${11 * ratio}px system-ui, sans-serif`;
   context.textAlign = 'center';
+  context.lineJoin = 'round';
   const text = mm >= 10 ? `${mm / 10} cm` : `${mm} mm`;
   const line = () => {
     context.beginPath();
-    context.moveTo(right - pixels, y - tick);
-    context.lineTo(right - pixels, y);
+    context.moveTo(left, y - tick);
+    context.lineTo(left, y);
     context.lineTo(right, y);
     context.lineTo(right, y - tick);
     context.stroke();
@@ -154,11 +157,11 @@ export function drawScaleBar(context, pixelsPerMm, ratio) {
   context.strokeStyle = '#000';
   context.lineWidth = 3 * ratio;
   line();
-  context.strokeText(text, right - pixels / 2, y - 5 * ratio);
+  context.strokeText(text, (left + right) / 2, y - 5 * ratio);
   context.strokeStyle = '#d5dbe3';
   context.fillStyle = '#d5dbe3';
   context.lineWidth = ratio;
   line();
-  context.fillText(text, right - pixels / 2, y - 5 * ratio);
+  context.fillText(text, (left + right) / 2, y - 5 * ratio);
   context.restore();
 }

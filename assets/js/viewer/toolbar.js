@@ -76,7 +76,7 @@ export class Toolbar {
     });
     this.button('crosshair', 'Crosshair lines on or off (X)', () => viewer.toggleCrosshair(), () => viewer.crosshair, () => !viewer.hasPlanes);
     this.button('invert', 'Invert greys (I)', () => viewer.toggleInvert(), () => viewer.inverted);
-    this.button('reset', 'Reset zoom, pan and window (R)', () => viewer.reset());
+    this.button('reset', 'Reset zoom, pan and window (R)', () => viewer.reset(), null, () => !viewer.stored);
     this.status = make('span', 'rr-status', this.root);
     this.status.setAttribute('role', 'status');
     this.row = this.root;
@@ -119,6 +119,7 @@ export class Toolbar {
     this.presets.value = String(viewer.currentPreset());
     this.presets.disabled = !viewer.stored;
     this.status.textContent = viewer.statusText();
+    this.status.title = viewer.statusTitle();
     const part = viewer.loadedPart();
     this.progress.style.width = part < 1 ? `${part * 100}%` : '0';
   }

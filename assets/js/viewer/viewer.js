@@ -254,21 +254,33 @@ export class Viewer {
     const parts = [];
     const part = this.loadedPart();
     if (part < 1) parts.push(`loading ${Math.floor(part * 100)} %`);
-    if (stride > 1) parts.push(`every ${stride}nd voxel in plane shown; masks and measurements use all`);
-    if (!this.header.spacing_known) parts.push('no millimetres known');
+    if (stride > 1) parts.push('half detail');
+    if (!this.header.spacing_known) parts.push('no mm');
     return parts.join(' · ');
   }
 
+  /** The status at length, for whoever points at it. */
+  statusTitle() {
+    if (!this.stored) return '';
+    const parts = [];
+    if (this.header.stride > 1) parts.push('Every second voxel in plane is shown; masks and measurements use all.');
+    if (!this.header.spacing_known) parts.push('The scan does not say how large its voxels are: lengths are in pixels.');
+    return parts.join(' ');
+  }
+
+  /** Value and place of a voxel, on two lines. */
   readout(index) {
     const { header, geometry, stored } = this;
     const [i, j] = [Math.floor(index[0] / header.stride), Math.floor(index[1] / header.stride)];
-    const raw = stored.raw[(index[2] * stored.dims[1] + j) * stored.dims[0] + i];
+    const at = (index[2] * stored.dims[1] + j) * stored.dims[0] + i;
+    if ((at + 1) * 2 > this.filled && !this.extra.has(index[2])) return 'loading'; // a voxel that is not here has no value
+    const raw = stored.raw[at];
     const value = raw * header.slope + header.intercept;
     const digits = Number.isInteger(header.slope) && Number.isInteger(header.intercept) ? 0 : 2;
     const unit = header.unit === '1' ? '' : ` ${header.unit}`;
-    if (!header.letters_known || !header.spacing_known) return `${value.toFixed(digits)}${unit}   (${index[0]}, ${index[1]})`;
+    if (!header.letters_known || !header.spacing_known) return `${value.toFixed(digits).replace('-', '−')}${unit}\n(${index[0]}, ${index[1]})`;
     const [x, y, z] = toWorld(geometry, index).map((mm) => mm.toFixed(1).replace('-', '−'));
-    return `${value.toFixed(digits).replace('-', '−')}${unit}   L ${x}  P ${y}  S ${z} mm`;
+    return `${value.toFixed(digits).replace('-', '−')}${unit}\nL ${x}  P ${y}  S ${z} mm`;
   }
 
   // ---- what the reader does ----------------------------------------------------------------------------------------
