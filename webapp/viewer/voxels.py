@@ -42,7 +42,7 @@ class Coding:
             return np.ascontiguousarray(array, dtype="<i2")
         if array.dtype == np.uint16:
             return np.ascontiguousarray((array.astype(np.int32) - 32768), dtype="<i2")
-        codes = (np.nan_to_num(array.astype(np.float64), nan=self.intercept) - self.intercept) / self.slope
+        codes = np.nan_to_num((array.astype(np.float64) - self.intercept) / self.slope)
         return np.ascontiguousarray(np.clip(np.rint(codes), INT16.min, INT16.max), dtype="<i2")
 
 
