@@ -1,8 +1,8 @@
 """Cards, priors and indication in → a stream of events that ends in a checked `Draft` out.
 
 The model sees the cards under its own numbers (E1, E2, … in board order) and writes one line a statement
-(`statements.py`); a line that does not have the form, cites nothing that exists, or repeats an earlier one is left out
-and counted.  Numbers come from the cards, never from the model.
+(`statements.py`); a line that does not have the form or repeats an earlier one is left out and counted, and what the
+cards do not support says so (`verify.py`).  Numbers come from the cards, never from the model.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from core_models.drafting.language_model import LanguageModel
 from core_models.errors import Refused
 
 MAX_NEW_TOKENS = 420
+NO_CARD = "E0"  # the board counts from E1
 _MODALITIES = {"CR": "radiograph", "DX": "radiograph", "CT": "CT", "MR": "MR"}
 
 
@@ -115,7 +116,7 @@ class Drafter:
         names |= {f"P{k}": ident for k, (ident, _) in enumerate(quoted, 1)}
         text = prompt.build(
             indication,
-            [prompt.Line(c.region, _card_words(c), c.value is not None) for c in read],
+            [prompt.Line(c.region, c.statement, c.value is not None) for c in read],
             [t for _, t in quoted],
             _MODALITIES.get(modality, "radiograph"),
         )
@@ -161,9 +162,8 @@ class Drafter:
             if partial is not None and partial.template:
                 shown = self._statement(buffer, len(out) + 1, names, cards)
                 if shown is not None:
-                    yield Partial(
-                        shown.id, shown.section, shown.region, shown.evidence, shown.step, _whole_words(shown.text)
-                    )
+                    text = shown.text.partition("{")[0]  # half a placeholder is not shown
+                    yield Partial(shown.id, shown.section, shown.region, shown.evidence, shown.step, text)
         warnings = []
         if malformed:
             warnings.append(f"{malformed} line(s) of the model did not have the form and were left out.")
@@ -181,8 +181,9 @@ class Drafter:
         if parsed is None or not parsed.template:
             return None
         ids = tuple(names[i] for i in parsed.evidence if i in names)
-        template = statements.renumber(parsed.template, names)
-        unknown = [i for i in statements.placeholders(parsed.template) if i not in names]
+        # A placeholder that the model made up must not meet a card that bears that number on the board.
+        unknown = {i: NO_CARD for i in statements.placeholders(parsed.template) if i not in names}
+        template = statements.renumber(parsed.template, names | unknown)
         statement = Statement(
             id=f"s{number}",
             section=parsed.section,
@@ -193,8 +194,6 @@ class Drafter:
             template=template,
             step=Step(ids, parsed.follows),
         )
-        if unknown:
-            return replace(statement, support="unsupported", note="It names a measurement that is not on the board.")
         return verify.check(statement, cards)
 
     def _tokens(self, text: str) -> Iterator[tuple[str, int, bool]]:
@@ -222,10 +221,6 @@ class Drafter:
             ids = torch.tensor([[token]])
 
 
-def _card_words(card: Evidence) -> str:
-    return card.statement
-
-
 def _quote(prior: PriorText, cards: Sequence[Evidence]) -> str:
     """The prior's sentence that states a finding of the board, as data; "" when none does."""
     wanted = set().union(*(f.concepts_of_term(c.statement) for c in cards if c.kind == "finding"), set())
@@ -246,7 +241,3 @@ def _unseen(modality: str, left: Sequence[Evidence], indication: str) -> tuple[s
     if left:
         out.append(f"Cards beyond the first {prompt.MAX_CARDS} were not read: {', '.join(c.id for c in left)}.")
     return tuple(out)
-
-
-def _whole_words(text: str) -> str:
-    return text

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from core_models.errors import ModelMissing, Refused
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 NAME = "gemma-3-270m-pruned"
@@ -282,11 +281,3 @@ def _prune(model: Any, tokenizer: Any, pieces: list[str], work: Path) -> tuple[A
         setattr(model.config, f"{key}_token_id", new[f"<{key}>"])
         setattr(model.generation_config, f"{key}_token_id", new[f"<{key}>"])
     return model, small
-
-
-def no_grad_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """Logits (batch, tokens, vocabulary) in float32, for tests and evaluations."""
-    import torch
-
-    with torch.inference_mode():
-        return model(input_ids=ids).logits.float()

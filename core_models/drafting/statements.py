@@ -26,7 +26,7 @@ _LINE = re.compile(
     rf"^(?P<section>[FI]) (?P<region>{'|'.join(REGIONS)})(?P<ids>(?: [EP]\d{{1,4}})*) "
     rf"(?P<follows>{'|'.join(FOLLOWS)}): ?(?P<text>.*)$"
 )
-_PLACEHOLDER = re.compile(r"\{([EP]\d{1,4})\}")
+PLACEHOLDER = re.compile(r"\{([EP]\d{1,4})\}")
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,18 @@ def parse(line: str) -> Line | None:
 
 def placeholders(template: str) -> tuple[str, ...]:
     """The card ids whose values stand in the template, in order."""
-    return tuple(dict.fromkeys(_PLACEHOLDER.findall(template)))
+    return tuple(dict.fromkeys(PLACEHOLDER.findall(template)))
 
 
 def render(template: str, cards: Sequence[Evidence]) -> str:
     """The template with each placeholder replaced by its card's value; an unknown or valueless card shows as "[?]"."""
     values = {card.id: card.value_text for card in cards}
-    return _PLACEHOLDER.sub(lambda m: values.get(m[1]) or "[?]", template)
+    return PLACEHOLDER.sub(lambda m: values.get(m[1]) or "[?]", template)
 
 
 def renumber(template: str, names: dict[str, str]) -> str:
     """Placeholders renamed by `names` (from the model's numbering to the board's)."""
-    return _PLACEHOLDER.sub(lambda m: "{" + names.get(m[1], m[1]) + "}", template)
+    return PLACEHOLDER.sub(lambda m: "{" + names.get(m[1], m[1]) + "}", template)
 
 
 def rebind(statement: Statement, cards: Sequence[Evidence]) -> Statement:
@@ -78,16 +78,23 @@ def rebind(statement: Statement, cards: Sequence[Evidence]) -> Statement:
     """
     known = {card.id: card for card in cards if card.status != "rejected"}
     lost = any(i not in known for i in statement.evidence)
-    moved = bool(placeholders(statement.template)) and render(statement.template, cards) != statement.text
+    moved = bool(placeholders(statement.template)) and render(statement.template, [*known.values()]) != statement.text
     stale = lost or moved
     return statement if stale == statement.stale else replace(statement, stale=stale)
 
 
 def refresh(statement: Statement, cards: Sequence[Evidence]) -> Statement:
-    """The reader agrees to the new numbers: placeholders are filled anew, cards that are gone are let go."""
-    known = {card.id for card in cards if card.status != "rejected"}
-    text = render(statement.template, cards) if placeholders(statement.template) else statement.text
+    """The reader agrees to the new numbers: placeholders are filled anew, cards that are gone are let go.
+
+    A number whose card is gone becomes "[?]", and the statement unsupported.
+    """
+    known = {card.id: card for card in cards if card.status != "rejected"}
+    numbers = placeholders(statement.template)
+    text = render(statement.template, [*known.values()]) if numbers else statement.text
     kept = tuple(i for i in statement.evidence if i in known)
-    support = statement.support if kept else "unsupported"
-    note = statement.note if kept else "The evidence that it rested on is gone."
+    support, note = statement.support, statement.note
+    if statement.evidence and not kept:
+        support, note = "unsupported", "The evidence that it rested on is gone."
+    elif any(i not in known for i in numbers):
+        support, note = "unsupported", "The card of a number in it is gone."
     return replace(statement, text=text, evidence=kept, support=support, note=note, stale=False)

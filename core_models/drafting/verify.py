@@ -1,7 +1,8 @@
 """A statement and the cards in → supported, unsupported or contradicted, by rules that never ask the model.
 
 The check reads the sentence anew: which findings it affirms or denies, on which side, and which numbers it holds, and
-compares that with the cards it cites.  It does not judge whether the cards are right.
+compares that with the cards it cites.  It does not judge whether the cards are right, and it knows only the words of
+`findings`: of a sentence that holds none of them it asks that a cited card says the same words.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from core_models.drafting import findings as f
+from core_models.drafting import prompt
 from core_models.drafting.evidence import Evidence, Statement
-from core_models.drafting.statements import placeholders
+from core_models.drafting.statements import PLACEHOLDER, placeholders
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?\s*(?:cm|mm|ml|cc|hu|%)", re.IGNORECASE)
 
@@ -22,7 +24,9 @@ def check(statement: Statement, cards: Sequence[Evidence]) -> Statement:
     known = {c.id: c for c in cards if c.status != "rejected"}
     cited = [known[i] for i in statement.evidence if i in known and known[i].kind != "prior"]
     findings = [c for c in known.values() if c.kind == "finding" and c.statement.lower() not in f.NORMAL_TERMS]
-    stated = f.mentions(re.sub(r"\{[EP]\d+\}", "", statement.template or statement.text))
+    template = statement.template or statement.text
+    bare = PLACEHOLDER.sub("", template)
+    stated = f.mentions(bare)
     denied = {m.concept for m in stated if m.polarity == "absent"}
     affirmed = {m.concept for m in stated if m.polarity != "absent"}
 
@@ -33,20 +37,48 @@ def check(statement: Statement, cards: Sequence[Evidence]) -> Statement:
         sides, mine = f.side_of(card.statement), f.side_of(statement.text)
         if card in cited and sides and mine and own & affirmed and not sides & mine:
             return replace(statement, support="contradicted", note=f"{card.id} names the other side.")
-    bare = re.sub(r"\{[EP]\d+\}", "", statement.template or statement.text)
     if _NUMBER.search(bare):
         return replace(statement, support="unsupported", note="It holds a number that no card gives.")
+    if wrong := _wrong_number(template, statement.evidence, known):
+        return replace(statement, support="unsupported", note=wrong)
     if not cited:
         return replace(statement, support="unsupported", note="No card on the board supports it.")
-    if f.is_normal(statement.text) and not placeholders(statement.template):
+    numbers = placeholders(template)
+    if f.is_normal(bare) and not numbers:
         if any(c.statement.lower() in f.NORMAL_TERMS for c in cited if c.kind == "finding"):
             return replace(statement, support="supported", note="")
         return replace(statement, support="unsupported", note="No card says that this is normal.")
     license_ = set().union(*(f.licensed(c.statement) for c in cited if c.kind == "finding"), set())
-    if placeholders(statement.template) or all(c.kind == "measurement" for c in cited):
+    if numbers or all(c.kind == "measurement" for c in cited):
         license_ |= affirmed & set().union(*(f.licensed(c.statement.split(":")[0]) for c in cited), set())
     extra = affirmed - license_
     if extra:
         words = ", ".join(sorted(extra))
         return replace(statement, support="unsupported", note=f"The cited cards do not say: {words}.")
+    if not affirmed and not numbers and not any(_words(c.statement) <= _words(bare) for c in cited):
+        return replace(statement, support="unsupported", note="Nothing in it can be checked against the cited cards.")
     return replace(statement, support="supported", note="")
+
+
+def _wrong_number(template: str, evidence: Sequence[str], known: dict[str, Evidence]) -> str:
+    """Why a card's number does not stand where the sentence says it does; "" when each has its place.
+
+    The card's structure must be named before the number, and its quantity since the number before.
+    """
+    start = 0
+    for match in PLACEHOLDER.finditer(template):
+        before, since = template[: match.start()].casefold(), template[start : match.start()].casefold()
+        start = match.end()
+        card = known.get(match[1])
+        if card is None or card.value is None:
+            return "It names a measurement that is not on the board."
+        if card.id not in evidence:
+            return f"It holds the number of a card that it does not cite: {card.id}."
+        structure, _, quantity = prompt.safe(card.statement, prompt.MAX_CARD).casefold().rpartition(": ")
+        if structure not in before or quantity not in since:
+            return f"{card.id} is another number: {card.statement}."
+    return ""
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.casefold()))
