@@ -235,7 +235,9 @@ class Dataset:
         if rng.random() < 0.35:  # a prior that says something else: evidence comes first
             allowed = set().union(*(f.licensed(t) for t in terms)) if terms else set()
             foreign = [c for c in self.by_concept if c not in allowed and self.by_concept[c]]
-            out.append(rng.choice(self.by_concept[rng.choice(foreign)])[1])
+            other, text = rng.choice(self.by_concept[rng.choice(foreign)])
+            if other != study:
+                out.append(text)
         rng.shuffle(out)
         return out[: prompt.MAX_PRIORS]
 

@@ -97,7 +97,7 @@ CONCEPTS: tuple[Concept, ...] = (
         "calcification",
         "mediastinum",
         ("calcinosis",),
-        r"calcifi\w*|calcified",
+        r"(?<!non)(?<!non-)(?<!un)calcifi\w*",
         ("atherosclerosis", "granuloma", "nodule", "adenopathy"),
     ),
     Concept(
@@ -111,7 +111,7 @@ CONCEPTS: tuple[Concept, ...] = (
         "tortuous aorta",
         "mediastinum",
         ("aorta", "aorta, thoracic", "aortic aneurysm", "blood vessels"),
-        r"tortu\w*|ectati\w*|ectasia|unfold\w*|uncoil\w*|aneurysm\w*|"
+        r"tortu\w*|\bectati\w*|\bectasia|unfold\w*|uncoil\w*|aneurysm\w*|"
         r"aort(?:a|ic)[^.;]{0,25}(?:dilat\w*|enlarged|prominent|elongat\w*)",
         ("atherosclerosis", "calcification"),
     ),
@@ -205,7 +205,7 @@ CONCEPTS: tuple[Concept, ...] = (
         "bone lesion",
         "bones",
         ("sclerosis", "expansile bone lesions"),
-        r"scleroti?c?\b|sclerosis|(?:lytic|blastic|osseous|bone|bony) (?:lesion|destruct)\w*",
+        r"\bscleroti?c?\b|\bsclerosis|(?:lytic|blastic|osseous|bone|bony) (?:lesion|destruct)\w*",
     ),
     Concept(
         "scarring",
@@ -297,7 +297,7 @@ CONCEPTS: tuple[Concept, ...] = (
         ),
         r"catheters?|\blines?\b(?! shadow)|\bports?\b|port-?a-?cath|mediport|picc|pacemaker|pacer|pacing|"
         r"defibrillat\w*|\baicd\b|\bicd\b|\bleads?\b|\bclips?\b|\bwires?\b|sternotom\w*|cabg|sutures?|\bstents?\b|\btubes?\b|"
-        r"prosthe\w*|hardware|\bplates?\b(?!like)|screws?|fusion|\brods?\b|implants?|surg\w*|foreign bod\w*|staples?|"
+        r"prosthe\w*|hardware|\bplates?\b(?!like)|screws?|\bfusions?\b|\brods?\b|implants?|surg\w*|foreign bod\w*|staples?|"
         r"bypass|mastectom\w*|lobectom\w*|pneumonectom\w*|resect\w*|post-?operat\w*|generator|stimulator|electrodes?|"
         r"tracheostom\w*|cholecystectom\w*|metallic|replacement|filter|valve",
     ),
@@ -317,7 +317,7 @@ NORMAL_TERMS = (NORMAL_TERM, OTHERWISE_NORMAL)
 
 _COMPILED = tuple((c, re.compile(c.pattern, re.IGNORECASE)) for c in CONCEPTS)
 _PRE_NEGATION = re.compile(
-    r"\b(?:no|not|without|nor|negative for|free of|absence of|neither|denies|never|clear of|rather than|"
+    r"\b(?:no(?! (?:\w+ )?change)|not|without|nor|negative for|free of|absence of|neither|denies|never|clear of|rather than|"
     r"ruled? out|resolution of|resolved|removal of|no evidence of|fails? to)\b",
     re.IGNORECASE,
 )
@@ -335,6 +335,7 @@ _HEDGE = re.compile(
 )
 _CLAUSE = re.compile(
     r"[;:]|,\s*(?:but|however|although|though|which|there (?:is|are))|\b(?:but|however|although|except)\b"
+    r"|\band (?=there (?:is|are)\b)|,\s*(?=(?:\w+ ){1,3}(?:is|are) not\b)"
 )
 _NORMAL_WORDS = re.compile(
     r"\b(?:normal(?:ly)?|clear|unremarkable|intact|within (?:normal )?limits|negative|no acute|midline|sharp|"
