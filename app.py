@@ -1,55 +1,114 @@
-"""The command line: serve (default), prepare, index, train.  A refusal is one sentence and exit code 2."""
+"""The command line: serve (default), read, prepare, index, train, evaluate, benchmark.
+
+A refusal is one sentence and exit code 2.  With --json the last line is one JSON object.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from core_models.errors import ReadingRoomError
+from core_models.errors import ModelMissing, ReadingRoomError
 from webapp import settings as settings_module
 from webapp.settings import Settings
+
+ADAPTER = Path(__file__).resolve().parent / "assets" / "adapter"
+EVALUATIONS = ("segmentation", "drafting")
+BENCHMARKS = ("startup", "viewer", "click", "draft", "search")
+
+Options = argparse.Namespace
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse and run; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="app.py", description=__doc__)
-    commands = parser.add_subparsers(dest="command")
-    commands.add_parser("serve", help="the page (the default)")
-    commands.add_parser("prepare", help="once: convert the language model, build the index, fetch the demo scan")
-    index = commands.add_parser("index", help="build the index of prior reports")
-    index.add_argument("--corpus", default="open-i", help="open-i, or a folder or CSV of reports")
-    train = commands.add_parser("train", help="train a part")
-    train.add_argument("part", choices=("adapter",))
-    train.add_argument("--out", default="assets/adapter", help="the adapter's folder")
-    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    train.add_argument("--compile", action="store_true", help="through torch.compile: faster, needs a C++ compiler")
-    options = parser.parse_args(argv)
-    settings = settings_module.load()
-    work = {
-        None: _serve,
-        "serve": _serve,
-        "prepare": _prepare,
-        "index": _index,
-        "train": _train,
-    }[options.command]
+    options = _parser().parse_args(argv)
     try:
-        work(settings, options)
+        settings = settings_module.load()
+        result = options.work(settings, options)
     except ReadingRoomError as error:
         print(f"{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+    if result is not None and options.json:
+        print(json.dumps(result))
     return 0
 
 
-def _serve(settings: Settings, options: argparse.Namespace) -> None:
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="app.py", description=__doc__)
+    parser.set_defaults(work=_serve, json=False)
+    commands = parser.add_subparsers(metavar="command")
+
+    def command(name: str, work: Callable[[Settings, Options], Any], words: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=words, description=words)
+        one.set_defaults(work=work)
+        return one
+
+    command("serve", _serve, "the page (the default)")
+    read = command("read", _read, "read one scan without a browser: report, segments and exports in a folder")
+    read.add_argument("scan", type=Path, metavar="SCAN", help="a file, a folder or a ZIP")
+    read.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the report goes")
+    for flag, words in (
+        ("--click", "a click that adds"),
+        ("--remove", "a click that takes away, after those that add"),
+    ):
+        read.add_argument(
+            flag,
+            dest="clicks",
+            action="append",
+            default=[],
+            metavar="ORGAN@x,y,z",
+            type=lambda text, positive=flag == "--click": (text, positive),
+            help=f"{words}, in patient millimetres (LPS); may be repeated",
+        )
+    read.add_argument("--finding", action="append", default=[], metavar="TERM", help="a finding that you assert")
+    read.add_argument("--indication", default="", metavar="TEXT")
+    read.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    command("prepare", _prepare, "once: convert the language model, build the index, fetch the demo scan")
+    index = command("index", _index, "build the index of prior reports")
+    index.add_argument("--corpus", default="open-i", help="open-i, or a folder or CSV of reports")
+    train = command("train", _train, "train a part")
+    train.add_argument("part", choices=("adapter",))
+    train.add_argument("--out", type=Path, default=ADAPTER, help="the adapter's folder")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    train.add_argument("--compile", action="store_true", help="through torch.compile: faster, needs a C++ compiler")
+    evaluate = command("evaluate", _evaluate, "measure how good a part is, beside lazy baselines")
+    evaluate.add_argument("part", choices=EVALUATIONS)
+    evaluate.add_argument("--limit", type=int, default=0, metavar="N", help="only the first N test studies")
+    evaluate.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    benchmark = command("benchmark", _benchmark, "measure how fast a part is and what memory it takes")
+    benchmark.add_argument("part", choices=BENCHMARKS)
+    benchmark.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    return parser
+
+
+def _serve(settings: Settings, options: Options) -> None:
     from webapp.server import serve
 
     serve(settings)
 
 
-def _bar(description: str):
+def _read(settings: Settings, options: Options) -> dict[str, Any]:
+    from webapp import reading
+
+    result = reading.read(
+        settings,
+        options.scan,
+        options.out,
+        prompts=[reading.prompt(text, positive) for text, positive in options.clicks],
+        findings=options.finding,
+        indication=options.indication,
+    )
+    print(f"Done in {result['seconds']} s.")
+    return result
+
+
+def _bar(description: str) -> Callable[[int, int, str], None]:
     """A progress callback (done, total, text) over a tqdm bar."""
     from tqdm import tqdm
 
@@ -62,7 +121,7 @@ def _bar(description: str):
     return say
 
 
-def _prepare(settings: Settings, options: argparse.Namespace) -> None:
+def _prepare(settings: Settings, options: Options) -> None:
     from core_models.drafting import language_model
     from retrieval import index
     from webapp import demo
@@ -78,7 +137,7 @@ def _prepare(settings: Settings, options: argparse.Namespace) -> None:
         print(f"The demo CT could not be fetched: {error}", file=sys.stderr)
 
 
-def _index(settings: Settings, options: argparse.Namespace) -> None:
+def _index(settings: Settings, options: Options) -> None:
     _build_index(settings, options.corpus)
 
 
@@ -89,10 +148,10 @@ def _build_index(settings: Settings, corpus: str) -> None:
     source = corpus if corpus == "open-i" else Path(corpus)
     reports = corpora.read(source)
     built = index.build(reports, TextEncoder(settings.threads), settings.index, progress=_bar("index"))
-    print(f"\nindexed with digest {built.digest[:12]}")
+    print(f"\n{built.manifest.reports} reports indexed, digest {built.digest[:12]}")
 
 
-def _train(settings: Settings, options: argparse.Namespace) -> None:
+def _train(settings: Settings, options: Options) -> None:
     from core_models.drafting import adapter, language_model
     from core_models.drafting.dataset import Dataset
     from retrieval.training import source_reports
@@ -106,13 +165,65 @@ def _train(settings: Settings, options: argparse.Namespace) -> None:
         base,
         pairs.examples,
         held_out,
-        Path(options.out),
+        options.out,
         adapter.Recipe(),
         resume=options.resume,
         compiled=options.compile,
         log=lambda text: print(text, flush=True),
     )
-    print(summary)
+    print(json.dumps(summary))
+
+
+def _evaluate(settings: Settings, options: Options) -> dict[str, Any]:
+    result = {"segmentation": _segmentation, "drafting": _drafting}[options.part](settings, options)
+    if not options.json:
+        print(json.dumps(result, indent=1))
+    return result
+
+
+def _segmentation(settings: Settings, options: Options) -> dict[str, Any]:
+    from core_models.segmentation import metrics, registry
+    from webapp.benchmarks import scan
+
+    volume = scan.volume(settings)
+    return metrics.evaluate(volume, scan.organs(settings), metrics.DEMO_TARGETS, registry.engine_for(volume))
+
+
+def _drafting(settings: Settings, options: Options) -> dict[str, Any]:
+    """The drafter with the index's priors, as the page uses it, on the test split."""
+    from core_models.drafting import drafter, evaluation
+    from retrieval.training import source_reports
+    from webapp.priors import FOUND, opener
+
+    train, test = source_reports("open-i")
+    writer = drafter.load(settings.models, Path(settings.adapter) if settings.adapter else ADAPTER, settings.threads)
+    searcher = opener(settings)()
+
+    def priors(report: Any) -> Sequence[drafter.PriorText]:
+        terms = tuple(c.statement for c in evaluation.board(report))
+        found = searcher.search(report.indication, terms=terms, k=FOUND, modality="CR", exclude_study=report.id)
+        return [drafter.PriorText(f"P{n}", matched=p.matched) for n, p in enumerate(found.priors, 1)]
+
+    systems = {
+        "model": evaluation.model(writer, priors),
+        "nearest_label": evaluation.nearest_label(train),
+        "constant_normal": evaluation.constant_normal(train),
+    }
+    chosen = evaluation.usable(test)[: options.limit or None]
+    result = evaluation.evaluate(chosen, systems, _bar("test studies"))
+    return result | {"adapter": writer.model.adapter, "index": searcher.index.digest[:12]}
+
+
+def _benchmark(settings: Settings, options: Options) -> dict[str, Any]:
+    try:
+        from webapp import benchmarks
+    except ImportError as error:  # httpx and playwright come with the tests' requirements
+        raise ModelMissing(f"This benchmark needs the package {error.name!r}.") from error
+
+    result = benchmarks.run(options.part, settings, lambda text: print(text, flush=True))
+    if not options.json:
+        print(json.dumps(result, indent=1))
+    return result
 
 
 if __name__ == "__main__":

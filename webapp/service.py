@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from core_models.study.study import Study
@@ -47,12 +48,18 @@ class Services:
         load_writer: Callable[[], Writer] | None = None,
         open_search: Callable[[], Search] | None = None,
         segment_options: dict[str, Any] | None = None,
+        salt: bytes | None = None,
     ) -> Services:
-        """Wire the parts; the keyword arguments are for tests, which have no weights and no index."""
+        """Wire the parts.
+
+        Args:
+            load_writer, open_search, segment_options: replacements, for tests that have no weights and no index.
+            salt: of the patient keys; default: this home's own.
+        """
         store = Store(settings)
         board = Board(store)
-        salt = salt_of(settings.home)
-        priors = Priors(store, open_search or opener(settings), lambda patient: patient_key(patient, salt))
+        salt = salt or salt_of(settings.home)
+        priors = Priors(store, open_search or opener(settings), partial(patient_key, salt=salt))
         reports = Reports(store, board)
         return cls(
             settings=settings,
