@@ -1,0 +1,186 @@
+"""`python app.py`: a scan is read into files, and what is refused is one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+import app
+from core_models.errors import ModelMissing
+from tests.builders import ct_files, ct_series, zipped
+from tests.webapp.conftest import BallEngine
+from tests.webapp.fakes import FakeSearch, FakeWriter, statement
+from webapp import reading
+from webapp.service import Services
+
+POINT = "12,10,6"  # inside the phantom's 32 × 24 × 8 voxels of 1 × 1 × 2 mm
+
+
+@pytest.fixture
+def parts(home: Path, monkeypatch: pytest.MonkeyPatch) -> FakeWriter:
+    """`read` with a fake engine, index and language model; one draft is queued."""
+    writer = FakeWriter([statement(1, "The liver has a volume of 1 ml.", "E1")])
+    monkeypatch.setattr(reading, "loader", lambda settings: lambda: writer)
+    monkeypatch.setattr(reading, "opener", lambda settings: lambda: FakeSearch())
+    create = Services.create
+
+    def with_fake_engine(settings, **options):
+        return create(settings, segment_options={"engine_for": lambda volume: BallEngine()}, **options)
+
+    monkeypatch.setattr(Services, "create", staticmethod(with_fake_engine))
+    return writer
+
+
+def run(capsys: pytest.CaptureFixture, *arguments: object) -> tuple[int, str, str]:
+    code = app.main([str(a) for a in arguments])
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+def test_a_ct_is_read_into_every_file(parts: FakeWriter, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    scan = zipped(tmp_path / "ct.zip", [(f"{n}.dcm", data) for n, data in enumerate(ct_files())])
+    out = tmp_path / "out"
+    clicks = ["--click", f"liver@{POINT}", "--click", "liver@14,10,6", "--click", "spleen@20,15,6"]
+    code, shown, _ = run(capsys, "read", scan, "--out", out, *clicks, "--indication", "Cough.", "--json")
+    assert code == 0
+    result = json.loads(shown.splitlines()[-1])
+    names = {"report.json", "report.pdf", "report.dcm", "segments.dcm", "fhir.json"}
+    assert {Path(p).name for p in result["files"]} == names == {p.name for p in out.iterdir()}
+    report = json.loads((out / "report.json").read_text())
+    assert [(s["label"], len(s["clicks"])) for s in report["segments"]] == [("liver", 2), ("spleen", 1)]
+    assert report["study"]["indication"] == "Cough."
+    assert [s["text"] for s in report["statements"]] == ["The liver has a volume of 1 ml."]
+    assert {e["statement"] for e in report["evidence"]} >= {"liver: volume", "spleen: mean attenuation"}
+    assert pydicom.dcmread(out / "report.dcm").Modality == "SR"
+    assert [s.SegmentLabel for s in pydicom.dcmread(out / "segments.dcm").SegmentSequence] == ["liver", "spleen"]
+    assert json.loads((out / "fhir.json").read_text())["resourceType"] == "Bundle"
+    assert (out / "report.pdf").read_bytes().startswith(b"%PDF")
+    assert "Segment: liver, 2 click(s)" in shown
+    (asked,) = parts.asked
+    assert asked.indication == "Cough."
+
+
+def test_remove_and_finding_reach_the_parts(parts: FakeWriter, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = tmp_path / "ct"
+    ct_series(folder)
+    both = ("--click", f"liver@{POINT}", "--remove", "liver@13,10,6")
+    code, _, _ = run(capsys, "read", folder, "--out", tmp_path / "out", *both, "--finding", "Cardiomegaly/mild")
+    assert code == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [c["positive"] for c in report["segments"][0]["clicks"]] == [True, False]
+    assert "Cardiomegaly/mild" in {e["statement"] for e in report["evidence"] if e["source"] == "reader"}
+
+
+def test_without_a_language_model_the_rest_is_written_and_the_end_says_so(
+    parts: FakeWriter, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(settings) -> Callable:
+        def load():
+            raise ModelMissing("The language model is not prepared on this machine.")
+
+        return load
+
+    monkeypatch.setattr(reading, "loader", missing)
+    ct_series(tmp_path / "ct")
+    code, shown, told = run(capsys, "read", tmp_path / "ct", "--out", tmp_path / "out", "--click", f"liver@{POINT}")
+    assert code == 2
+    assert told.strip() == "The language model is not prepared on this machine."
+    assert "Draft: none." in shown
+    assert {p.name for p in (tmp_path / "out").iterdir()} >= {"report.json", "report.pdf", "segments.dcm"}
+
+
+def _two_patients() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for patient in ("A", "B"):
+            for n, data in enumerate(ct_files(n=2, patient=patient, StudyInstanceUID="1.2.3")):
+                archive.writestr(f"{patient}{n}", data)
+    return stream.getvalue()
+
+
+def _traversing() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("../evil.dcm", ct_files(n=1)[0])
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"this is no scan", ct_files(n=1)[0][:700], _traversing(), _two_patients()],
+    ids=["empty", "no scan", "truncated", "traversal", "two patients"],
+)
+def test_a_bad_scan_is_one_sentence_and_leaves_nothing(
+    content: bytes, parts: FakeWriter, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    scan = tmp_path / "scan"
+    scan.write_bytes(content)
+    code, _, told = run(capsys, "read", scan, "--out", tmp_path / "out")
+    assert code == 2
+    assert re.fullmatch(r"[A-Z\"].+\.", told.strip()), told
+    assert "Traceback" not in told
+    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "evil.dcm").exists()
+    assert not list(home.rglob("*.npy"))
+
+
+@pytest.mark.parametrize("click", ["liver", "liver@1,2", "liver@a,b,c", "liver@1,2,nan", "@1,2,3"])
+def test_a_click_without_form_is_refused(
+    click: str, parts: FakeWriter, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    ct_series(tmp_path / "ct")
+    code, _, told = run(capsys, "read", tmp_path / "ct", "--out", tmp_path / "out", "--click", click)
+    assert code == 2
+    assert "ORGAN@x,y,z" in told or "finite" in told
+
+
+def test_a_click_outside_names_the_scans_reach(
+    parts: FakeWriter, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    ct_series(tmp_path / "ct")
+    code, _, told = run(capsys, "read", tmp_path / "ct", "--out", tmp_path / "out", "--click", "liver@900,0,0")
+    assert code == 2
+    assert "outside the scan, which spans x" in told
+
+
+def test_a_missing_scan_and_an_impossible_folder_are_refused(
+    parts: FakeWriter, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert run(capsys, "read", tmp_path / "none", "--out", tmp_path / "out")[0] == 2
+    (tmp_path / "file").write_text("")
+    ct_series(tmp_path / "ct")
+    code, _, told = run(capsys, "read", tmp_path / "ct", "--out", tmp_path / "file" / "out")
+    assert code == 2
+    assert "cannot be made" in told
+
+
+def test_a_point_of_an_oblique_scan_finds_its_voxel(home: Path, tmp_path: Path) -> None:
+    affine = np.array([[0.0, -2.0, 0.0, 5.0], [1.0, 0.0, 0.0, -3.0], [0.0, 0.0, 3.0, 7.0], [0, 0, 0, 1.0]])
+
+    class Series:
+        id = "s"
+        shape = (4, 10, 20)
+
+    Series.affine = affine  # type: ignore[attr-defined]
+
+    class Study:
+        series = (Series,)
+
+    x, y, z, _ = affine @ [17, 6, 2, 1]
+    found, index = reading._place(Study, reading.Prompt("a", (x + 0.3, y - 0.3, z + 1)))  # type: ignore[arg-type]
+    assert found is Series
+    assert index == (17, 6, 2)
+
+
+def test_an_index_of_no_folder_is_refused(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    code, _, told = run(capsys, "index", "--corpus", tmp_path / "none")
+    assert code == 2
+    assert told.strip()
