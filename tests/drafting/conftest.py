@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -20,3 +21,14 @@ def open_i() -> tuple[list[SourceReport], list[SourceReport]]:
     if importlib.util.find_spec("torchxrayvision") is None:
         pytest.skip("torchxrayvision, which carries the Open-i reports, is not installed")
     return source_reports("open-i")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: tiny models are slower on more, above all beside other work."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,196 @@
+"""Training of the adapter on a tiny model: it learns, stops and goes on, refuses, and leaves only what it should."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
+
+from core_models.drafting import adapter
+from core_models.drafting.adapter import Interrupted, Recipe
+from core_models.drafting.dataset import Example
+from core_models.errors import Refused
+from tests.drafting import tiny
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+RECIPE = Recipe(rank=4, alpha=8, learning_rate=3e-2, warmup_steps=2, epochs=3, batch=4, max_tokens=96)
+HELD_OUT = [Example("H", "E1 heart\n", "F heart E1 present: heart is enlarged", False)]
+
+
+def pairs(epoch: int) -> list[Example]:
+    """Twelve short pairs, not the same in each epoch."""
+    organs = (("heart", "is enlarged"), ("lungs", "are clear"), ("lungs", "are enlarged"))
+    return [
+        Example(str(n), f"E{n} {organs[n % 3][0]}\n", f"F {' '.join(organs[n % 3])} {epoch}", False) for n in range(12)
+    ]
+
+
+class After:
+    """A stop that is asked `calls` times before it says yes."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def train(out: Path, recipe: Recipe = RECIPE, poison: bool = False, **options: Any) -> dict[str, Any]:
+    base = tiny.language_model()
+    if poison:
+        base.model.model.norm.weight.data.fill_(float("nan"))
+    return adapter.train(base, pairs, HELD_OUT, out, recipe, **{"log": lambda _: None} | options)
+
+
+@pytest.fixture(scope="module")
+def whole(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A training without interruption: its folder and its summary."""
+    out = tmp_path_factory.mktemp("whole")
+    return out, train(out)
+
+
+def test_it_learns(whole: tuple[Path, dict[str, Any]]) -> None:
+    validation = whole[1]["validation"]
+    assert [step for step, _ in validation] == [0, 3, 6, 9]
+    assert validation[-1][1] < 0.8 * validation[0][1]
+
+
+def test_the_folder_holds_safetensors_and_how_they_came_about(whole: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = whole
+    assert {p.name for p in out.iterdir()} == {"adapter_config.json", "adapter_model.safetensors", "reading-room.json"}
+    written = json.loads((out / "reading-room.json").read_text())
+    assert written == json.loads(json.dumps(summary))
+    assert written["base_digest"] == tiny.DIGEST
+    assert written["recipe"]["rank"] == 4
+    assert (written["steps"], written["pairs"]) == (9, 36)
+
+
+def _same(one: Path, other: Path) -> None:
+    mine, theirs = (load_file(p / "adapter_model.safetensors") for p in (one, other))
+    assert mine.keys() == theirs.keys()
+    for name, weight in mine.items():
+        torch.testing.assert_close(weight, theirs[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("calls", [4, 6])  # after step 3, the last of an epoch, and after step 4
+def test_interrupted_and_resumed_is_as_if_never_interrupted(
+    whole: tuple[Path, dict[str, Any]], tmp_path: Path, calls: int
+) -> None:
+    with pytest.raises(Interrupted):
+        train(tmp_path, stop=After(calls))
+    saved = {p.name for p in (tmp_path / "checkpoint").iterdir()}
+    assert saved == {"weights.safetensors", "moments.safetensors", "state.json"}
+    steps: list[str] = []
+    summary = train(tmp_path, resume=True, log=steps.append)
+    assert steps[0] == f"resumed at step {calls // 2 + 1}"
+    assert (summary["steps"], summary["loss_first_100"]) == (9, whole[1]["loss_first_100"])
+    _same(tmp_path, whole[0])
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_interrupted_twice(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            train(tmp_path, stop=After(4), resume=True)
+    train(tmp_path, resume=True)
+    _same(tmp_path, whole[0])
+
+
+@pytest.mark.xfail(strict=True, reason="stop() is asked once to save and once to leave")
+def test_a_stop_between_the_two_questions_loses_no_step(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(tmp_path, stop=After(5))
+    assert json.loads((tmp_path / "checkpoint" / "state.json").read_text())["state"]["step"] == 3
+
+
+def test_without_resume_it_starts_anew(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(tmp_path, replace(RECIPE, seed=1), stop=After(4))
+    train(tmp_path)
+    _same(tmp_path, whole[0])
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(tmp_path, stop=After(4))
+    with pytest.raises(Refused, match="another recipe"):
+        train(tmp_path, replace(RECIPE, learning_rate=1e-3), resume=True)
+
+
+def test_a_loss_that_is_not_finite_is_refused_and_the_checkpoint_kept(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(tmp_path, stop=After(4))
+    with pytest.raises(Refused, match="The loss is nan at step 4"):
+        train(tmp_path, resume=True, poison=True)
+    assert json.loads((tmp_path / "checkpoint" / "state.json").read_text())["state"]["step"] == 3
+    assert not (tmp_path / "adapter_model.safetensors").exists()
+
+
+def _wrapped() -> tuple[Any, Callable[[list[Example]], list]]:
+    from peft import LoraConfig, get_peft_model
+
+    base = tiny.language_model()
+    model = get_peft_model(base.model, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    return model, lambda examples: adapter._encode(base.tokenizer, examples, 96)
+
+
+def test_the_loss_is_that_of_the_target_tokens_alone() -> None:
+    model, encode = _wrapped()
+    batch = encode(pairs(0)[:3])
+    ids, labels, mask = adapter._collate(batch)
+    got = adapter._loss(model, ids, labels, mask)
+    # By hand: each pair alone, without padding; the loss of each target token, from the token before it.
+    losses = []
+    for prompt, target in batch:
+        logits = model(input_ids=torch.tensor([prompt + target])).logits[0]
+        n = len(prompt)
+        losses.append(cross_entropy(logits[n - 1 : -1], torch.tensor(target), reduction="none"))
+    torch.testing.assert_close(got, torch.cat(losses).mean(), rtol=1e-4, atol=1e-5)
+
+
+def test_labels_stand_on_the_target_and_its_end_only() -> None:
+    _, encode = _wrapped()
+    ((prompt, target),) = batch = encode(pairs(0)[:1])
+    ids, labels, mask = adapter._collate(batch)
+    n = len(prompt) + len(target)
+    assert prompt[0] == 2, "the prompt begins with <bos>"
+    assert target[-1] == 1, "the target ends with <eos>"
+    assert ids[0, :n].tolist() == prompt + target
+    assert labels[0, : len(prompt)].eq(-100).all()
+    assert labels[0, len(prompt) : n].tolist() == target
+    assert labels[0, n:].eq(-100).all()
+    assert mask[0].tolist() == [1] * n + [0] * (ids.shape[1] - n)
+
+
+def test_a_target_that_is_too_long_loses_whole_lines() -> None:
+    words = tiny.tokenizer()
+    long = Example("L", "E1\n", "\n".join(f"line {n} of the target" for n in range(20)), False)
+    ((prompt, target),) = adapter._encode(words, [long], 96)
+    kept = words.decode(target[:-1])
+    assert long.target.startswith(kept + "\n")
+    assert len(prompt) + len(target) <= 96
+    assert adapter._encode(words, [replace(long, prompt="x" * 96)], 96) == []
+
+
+def test_batches_hold_each_pair_once_and_are_drawn_anew_each_epoch() -> None:
+    encoded = [([n], [n] * (n % 7)) for n in range(230)]
+    one, again, other = (adapter._batches(encoded, RECIPE, e) for e in (0, 0, 1))
+    assert one == again != other
+    assert sorted(p[0] for batch in one for p, _ in batch) == list(range(230))
+    assert max(map(len, one)) == RECIPE.batch
+
+
+def test_the_rate_rises_then_falls_to_a_twentieth() -> None:
+    rates = [adapter._schedule(step, 100, 10) for step in range(1, 101)]
+    assert rates[0] < rates[4] < rates[9]
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert rates[-1] == pytest.approx(0.05)
