@@ -112,8 +112,12 @@ def test_surfaces_show_the_visible_segments_in_patient_space(room: Room) -> None
     figure = draw(series)
     assert [m.color for m in figure.data] == [first["colour"], second["colour"]]
     assert len(figure.data[0].i) <= 12_000
-    centre = sum(figure.data[0].x) / len(figure.data[0].x)
-    assert centre == pytest.approx(first["measurement"]["centroid_lps"][0], abs=1.0)
+    one, other = (sum(m.x) / len(m.x) for m in figure.data)
+    apart = second["measurement"]["centroid_lps"][0] - first["measurement"]["centroid_lps"][0]
+    assert other - one == pytest.approx(apart, abs=1.0)
+    assert one == pytest.approx(-other, abs=1.0), "the middle of all is the origin, where the light is right"
+    size = figure.layout.scene.aspectratio
+    assert (size.x, size.y / size.x) == (1, pytest.approx(6 / (6 + apart), abs=0.05))
     room.client.patch(f"/api/segments/{first['id']}", json={"visible": False})
     assert [m.color for m in draw(series).data] == [second["colour"]]
 

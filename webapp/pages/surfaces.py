@@ -1,7 +1,8 @@
-"""The visible segments of a series → a plotly figure of their surfaces in patient space."""
+"""The visible segments of a series → a plotly figure of their surfaces, turned as the patient is."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ class Surfaces:
         self._lock = Lock()
 
     def __call__(self, series_id: Any) -> plotly.graph_objects.Figure:
+        import numpy as np
         import plotly.graph_objects as go
 
         figure = go.Figure(layout=_layout())
@@ -43,15 +45,24 @@ class Surfaces:
         except NotFound:
             return figure
         drawn = [r for r in rows if r.series_id == series_id and r.visible and all(r.box[3:])]
+        meshes = []
         for row in drawn[:MOST]:
-            try:
-                mesh = self._mesh(row)
-            except ReadingRoomError:  # deleted meanwhile, or too small for a surface: the others are still drawn
-                continue
-            x, y, z = mesh.vertices.T
+            # Deleted meanwhile, or too small for a surface: the others are still drawn.
+            with contextlib.suppress(ReadingRoomError):
+                meshes.append((row, self._mesh(row)))
+        if not meshes:
+            return figure
+        points = np.concatenate([mesh.vertices for _, mesh in meshes])
+        low, high = points.min(axis=0), points.max(axis=0)
+        for row, mesh in meshes:
+            # Plotly lights a mesh far from the origin from elsewhere, or not at all (plotly.js issue 2477).
+            x, y, z = (mesh.vertices - (low + high) / 2).T
             i, j, k = mesh.faces.T
             look = {"color": row.colour, "name": f"{row.number}", "hoverinfo": "name"}
             figure.add_trace(go.Mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, **look, **LIGHT))
+        # The longest side is one: what is tall or wide stays inside the view.
+        shape = dict(zip("xyz", ((high - low) / (high - low).max()).tolist(), strict=True))
+        figure.update_scenes(aspectmode="manual", aspectratio=shape)
         return figure
 
     def _mesh(self, row) -> Any:
@@ -82,5 +93,5 @@ def _layout() -> dict[str, Any]:
         "showlegend": False,
         "autosize": True,
         "uirevision": "kept",  # the reader's own camera survives a new segment
-        "scene": {"xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "aspectmode": "data", "camera": camera},
+        "scene": {"xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "camera": camera},
     }
