@@ -297,8 +297,8 @@ CONCEPTS: tuple[Concept, ...] = (
         ),
         r"catheters?|\blines?\b(?! shadow)|\bports?\b|port-?a-?cath|mediport|picc|pacemaker|pacer|pacing|"
         r"defibrillat\w*|\baicd\b|\bicd\b|\bleads?\b|\bclips?\b|\bwires?\b|sternotom\w*|cabg|sutures?|\bstents?\b|\btubes?\b|"
-        r"prosthe\w*|hardware|\bplates?\b(?!like)|screws?|\bfusions?\b|\brods?\b|implants?|surg\w*|foreign bod\w*|staples?|"
-        r"bypass|mastectom\w*|lobectom\w*|pneumonectom\w*|resect\w*|post-?operat\w*|generator|stimulator|electrodes?|"
+        r"prosthe\w*|hardware|\bplates?\b(?!like)|screws?|\bfusions?\b|\brods?\b|implants?|surg\w*|foreign bod\w*|"
+        r"staples?|bypass|mastectom\w*|lobectom\w*|pneumonectom\w*|resect\w*|post-?operat\w*|generator|stimulator|electrodes?|"
         r"tracheostom\w*|cholecystectom\w*|metallic|replacement|filter|valve",
     ),
     Concept(
@@ -317,8 +317,8 @@ NORMAL_TERMS = (NORMAL_TERM, OTHERWISE_NORMAL)
 
 _COMPILED = tuple((c, re.compile(c.pattern, re.IGNORECASE)) for c in CONCEPTS)
 _PRE_NEGATION = re.compile(
-    r"\b(?:no(?! (?:\w+ )?change)|not|without|nor|negative for|free of|absence of|neither|denies|never|clear of|rather than|"
-    r"ruled? out|resolution of|resolved|removal of|no evidence of|fails? to)\b",
+    r"\b(?:no(?! (?:\w+ )?change)|not|without|nor|negative for|free of|absence of|neither|denies|never|clear of|"
+    r"rather than|ruled? out|resolution of|resolved|removal of|no evidence of|fails? to)\b",
     re.IGNORECASE,
 )
 _POST_NEGATION = re.compile(

@@ -230,6 +230,16 @@ def test_no_source_no_assertion_in_the_corpus(open_i: tuple[list[SourceReport], 
     assert [x for e in pairs for x in _unlicensed(e, terms.get(e.id, ()))] == []
 
 
+@pytest.mark.xfail(
+    strict=True, reason="sentences with a measured size (70 of 15,000) are learnt though no card gives it"
+)
+def test_no_number_without_a_card_in_the_corpus(open_i: tuple[list[SourceReport], list[SourceReport]]) -> None:
+    dataset = Dataset(open_i[0])
+    plain = [e for k in range(len(dataset)) if (e := dataset.example(k, None))]
+    number = re.compile(r"\d\s*(?:mm|cm|ml|cc)\b", re.IGNORECASE)
+    assert [line.template for e in plain for line in _lines(e) if number.search(line.template)] == []
+
+
 def test_held_out_findings_are_not_told_word_for_word_in_training(
     open_i: tuple[list[SourceReport], list[SourceReport]],
 ) -> None:

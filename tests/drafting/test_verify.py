@@ -9,7 +9,6 @@ import pytest
 from core_models.drafting.evidence import Evidence
 from core_models.drafting.verify import check
 from tests.drafting.cards import finding, measurement, statement
-from tests.drafting.test_findings import FUSION
 
 HEART = finding("E1", "Cardiomegaly/mild", region="heart")
 OPACITY = finding("E2", "Opacity/lung/base/left")
@@ -123,7 +122,6 @@ def test_a_readers_name_of_a_segment_may_be_a_finding() -> None:
     )
 
 
-@pytest.mark.xfail(strict=True, reason=FUSION)
 def test_an_effusion_is_supported_by_its_card_and_no_device_denied_with_it() -> None:
     effusion, port = finding("E1", "Pleural Effusion/left"), finding("E2", "Medical Device")
     assert verdict("Small left pleural effusion.", "E1", cards=(effusion, port))[0] == "supported"
