@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from core_models.errors import ReadingRoomError
 from webapp import demo, settings
+from webapp.settings import Settings
 
 _REAL = settings.load()  # before any test changes the environment
+INDEXED = 400  # reports of the index that is made here where none is
 
 
 @pytest.fixture
@@ -21,9 +24,51 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_ct() -> Path:
-    """The demo chest CT (cxr.nii.gz); `demo.companion(settings, "chest-ct", "mask.nii.gz")` is its label map."""
+def spare(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Where this session prepares what the machine does not have yet."""
+    return replace(_REAL, home=tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="session")
+def demo_ct(spare: Settings) -> Path:
+    """The demo chest CT (cxr.nii.gz), fetched where it is not here yet; its label map mask.nii.gz lies beside it."""
     try:
         return demo.paths(_REAL, "chest-ct")[0]
+    except ReadingRoomError:
+        pass
+    try:
+        demo.fetch(spare)
+        return demo.paths(spare, "chest-ct")[0]
     except ReadingRoomError as error:
         pytest.skip(f"the demo CT is not here: {error}")
+
+
+@pytest.fixture(scope="session")
+def models(spare: Settings) -> Path:
+    """The folder of prepared models; converting the language model takes a minute where it was not done yet."""
+    from core_models.drafting import language_model
+
+    if language_model.prepared(_REAL.models):
+        return _REAL.models
+    try:
+        language_model.prepare(spare.models)
+    except ReadingRoomError as error:
+        pytest.skip(f"the language model cannot be prepared: {error}")
+    return spare.models
+
+
+@pytest.fixture(scope="session")
+def index_folder(spare: Settings) -> Path:
+    """An index of real prior reports: this machine's, else a small one made here."""
+    from retrieval import corpora, index
+    from retrieval.embedding import TextEncoder
+
+    try:
+        return index.open_index(_REAL.index).folder
+    except ReadingRoomError:
+        pass
+    try:
+        index.build(corpora.read("open-i")[:INDEXED], TextEncoder(_REAL.threads), spare.index)
+    except ReadingRoomError as error:
+        pytest.skip(f"the index cannot be built: {error}")
+    return spare.index

@@ -30,6 +30,10 @@ class Demos:
         if name not in {d["name"] for d in self.list()}:
             raise NotFound("There is no demo scan of this name.")
 
+    def title(self, name: str) -> str:
+        """What the demo scan is called."""
+        return next((d["title"] for d in self.list() if d["name"] == name), name)
+
     def paths(
         self, name: str, progress: Callable[[int, int, str], None], cancelled: Callable[[], bool]
     ) -> Sequence[Path]:

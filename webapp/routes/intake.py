@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -47,7 +48,8 @@ def demo_open(name: str, request: Request) -> dict:
     services.demos.check(name)
 
     def work(progress: Progress, cancelled: Stopped) -> dict:
-        return read_into_store(services, services.demos.paths(name, progress, cancelled), progress, cancelled)
+        paths = services.demos.paths(name, progress, cancelled)
+        return read_into_store(services, paths, progress, cancelled, title=services.demos.title(name))
 
     return {"job": services.jobs.submit(work).id}
 
@@ -62,8 +64,14 @@ def job_cancel(job_id: str, request: Request) -> dict:
     return services_of(request).jobs.cancel(job_id).as_json()
 
 
-def read_into_store(services: Services, files: Sequence[Path], progress: Progress, cancelled: Stopped) -> dict:
-    """Read every study of the files, then store them; a refused or cancelled read stores nothing."""
+def read_into_store(
+    services: Services, files: Sequence[Path], progress: Progress, cancelled: Stopped, title: str = ""
+) -> dict:
+    """Read every study of the files, then store them; a refused or cancelled read stores nothing.
+
+    Args:
+        title: described so where a scan's header says nothing of the patient or the date.
+    """
     try:
         studies = services.read_scan(files, progress=progress, cancelled=cancelled)
     except Exception as error:
@@ -75,5 +83,7 @@ def read_into_store(services: Services, files: Sequence[Path], progress: Progres
     ids = []
     for n, study in enumerate(studies):
         progress(n, len(studies), "Storing")
+        if title and not (study.patient.name or study.patient.id or study.date):
+            study = replace(study, description=title)
         ids.append(services.store.add_study(study))
     return {"studies": ids}

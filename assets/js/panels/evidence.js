@@ -98,11 +98,12 @@ export function mount(element) {
       else if (card.segment_id) emit('segment:select', { id: card.segment_id });
     };
     const row = h(
-      `div.rp-card.${card.status}`,
+      `div.rp-card.${card.status}.${card.kind}`,
       {
         role: 'listitem',
         tabindex: 0,
         'data-card': card.id,
+        title: card.kind === 'measurement' ? `Measured on a segment of ${card.source}` : null,
         'aria-label': `${card.id}, ${card.text}, ${card.status}`,
         onclick: (event) => !event.target.closest('button, details') && select(),
         onkeydown: (event) => {

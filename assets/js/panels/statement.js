@@ -112,7 +112,10 @@ export class StatementRow {
     );
     const step = s.step;
     this.why.hidden = !step;
-    this.why.textContent = step ? `considered ${step.considered.join(', ') || 'nothing'} → ${step.follows}` : '';
+    // The chips say what was considered; it is written out only where the statement cites something else.
+    const same = step && step.considered.join() === (s.evidence || []).join();
+    this.why.textContent = step ? `${same ? '' : `considered ${step.considered.join(', ') || 'nothing'} `}→ ${step.follows}` : '';
+    this.why.title = step ? `Considered ${step.considered.join(', ') || 'nothing'}; what follows: ${step.follows}` : '';
     requestAnimationFrame(() => this.fit());
   }
 

@@ -40,7 +40,7 @@ export class Viewer {
     this.toolbar = new Toolbar(this, this.root);
     this.grid = make('div', 'rr-grid', this.root);
     this.panes = PLANES.map((plane) => new Pane(this, plane, this.grid));
-    this.slot = make('div', 'rr-slot-3d', this.grid); // the page puts its 3D view here; empty, it takes no room
+    this.slot = make('div', 'rr-slot-3d', this.grid); // the page puts its 3D view here
     this.empty = make('div', 'rr-empty', this.grid);
     this.empty.textContent = 'Open a study to read it here.';
     this.help = helpPanel(this.root);
