@@ -209,9 +209,14 @@ def _drafting(settings: Settings, options: Options) -> dict[str, Any]:
         "nearest_label": evaluation.nearest_label(train),
         "constant_normal": evaluation.constant_normal(train),
     }
-    chosen = evaluation.usable(test)[: options.limit or None]
-    result = evaluation.evaluate(chosen, systems, _bar("test studies"))
-    return result | {"adapter": writer.model.adapter, "index": searcher.index.digest[:12]}
+    every = evaluation.usable(test)
+    apart = evaluation.without_twins(every, train)
+    result = evaluation.evaluate(apart[: options.limit or None], systems, _bar("test studies"))
+    return result | {
+        "twins_left_out": len(every) - len(apart),
+        "adapter": writer.model.adapter,
+        "index": searcher.index.digest[:12],
+    }
 
 
 def _benchmark(settings: Settings, options: Options) -> dict[str, Any]:

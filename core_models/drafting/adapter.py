@@ -6,6 +6,7 @@ with a vocabulary this large they would be most of the memory).  Batches are dra
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
@@ -67,7 +68,8 @@ def train(
         a summary: steps, epochs, losses by step, validation loss before and after, seconds.
 
     Raises:
-        Refused: a loss that is not finite (the last checkpoint is kept), or a checkpoint of another recipe.
+        Refused: a loss that is not finite (the last checkpoint is kept), or a checkpoint of another recipe or other
+            pairs.
         Interrupted: `stop` said so; the checkpoint holds the state.
     """
     import torch
@@ -82,9 +84,14 @@ def train(
     optimiser = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=0.01)
     checkpoint = out / "checkpoint"
     state: dict[str, Any] = {"step": 0, "losses": [], "validation": [], "seconds": 0.0}
+    schedule = [_batches(_encode(base.tokenizer, pairs(e), recipe.max_tokens), recipe, e) for e in range(recipe.epochs)]
+    _settle(checkpoint)
     if resume and (checkpoint / "state.json").is_file():
         state = _restore(checkpoint, model, optimiser, recipe)
+        if state.setdefault("pairs", _fingerprint(schedule)) != _fingerprint(schedule):
+            raise Refused("The checkpoint was written on other pairs; remove it, or train on the same data and code.")
         log(f"resumed at step {state['step']}")
+    state["pairs"] = _fingerprint(schedule)
     held = _encode(base.tokenizer, held_out, recipe.max_tokens)
     if not state["validation"]:
         state["validation"].append((0, _validate(model, held, recipe)))
@@ -95,7 +102,6 @@ def train(
     if compiled:
         decoder = model.get_base_model().model
         decoder.forward = torch.compile(decoder.forward, dynamic=True)
-    schedule = [_batches(_encode(base.tokenizer, pairs(e), recipe.max_tokens), recipe, e) for e in range(recipe.epochs)]
     total = sum(len(batches) for batches in schedule)
     model.train()
     for epoch, batches in enumerate(schedule):
@@ -118,9 +124,10 @@ def train(
             if step % 20 == 0:
                 recent = sum(state["losses"][-20:]) / 20
                 log(f"step {step}/{total} epoch {epoch + 1} loss {recent:.3f} {state['seconds']:.0f} s")
-            if step % recipe.checkpoint_every == 0 or stop():
+            stopped = stop()
+            if stopped or step % recipe.checkpoint_every == 0:
                 _save(checkpoint, model, optimiser, state, recipe)
-            if stop():
+            if stopped:
                 raise Interrupted
         state["validation"].append((step, _validate(model, held, recipe)))
         log(f"validation loss after epoch {epoch + 1}: {state['validation'][-1][1]:.3f}")
@@ -248,6 +255,18 @@ def _save(folder: Path, model: Any, optimiser: Any, state: dict, recipe: Recipe)
         folder.rename(old)
     work.rename(folder)
     _discard(old)
+
+
+def _settle(folder: Path) -> None:
+    """After a crash between the two renames of `_save` the former checkpoint still has its spare name."""
+    old = folder.with_name(folder.name + ".old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+
+
+def _fingerprint(schedule: list[list[list]]) -> str:
+    """SHA-256 over every batch in order: the tokens that training will see."""
+    return hashlib.sha256(json.dumps(schedule).encode()).hexdigest()
 
 
 def _restore(folder: Path, model: Any, optimiser: Any, recipe: Recipe) -> dict[str, Any]:

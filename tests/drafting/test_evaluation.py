@@ -83,3 +83,8 @@ def test_intervals_hold_the_rate_and_narrow_with_more_studies() -> None:
         return high - low
 
     assert width(200) < width(20)
+
+
+def test_twins_of_training_reports_are_not_evaluated_on() -> None:
+    twin = SourceReport("T", "Other.", ("no effusion", "The HEART is enlarged."), ("Cardiomegaly",), ("Cardiomegaly",))
+    assert [r.id for r in e.without_twins([twin, WET, NORMAL], [BIG, NORMAL])] == ["B"]

@@ -1,4 +1,4 @@
-"""The outbox: signed reports reach the index without the patient's name, come again unharmed, and leave when deleted."""
+"""The outbox: signed reports reach the index without the patient's name, and leave it when deleted."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def test_a_signed_report_is_found_by_the_next_search(room: Room, words: WordEnco
 
 def test_no_name_or_number_of_the_patient_enters_the_index(room: Room, words: WordEncoder) -> None:
     build(room, words)
-    row = None
     study = signed(room, "placeholder")
     row = room.services.store.study(study)
-    assert row.patient_name and row.patient_id, "the scan of this test names its patient"
+    assert row.patient_name
+    assert row.patient_id
     family = row.patient_name.split("^")[0]
     room.client.post(
         f"/api/studies/{study}/addendum",
