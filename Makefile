@@ -16,11 +16,12 @@ prepare: $(VENV)/.installed
 run: prepare
 	$(BIN)/python app.py
 
-# The browser tests need Chromium; it is installed where apt-get and the right to use it exist.
+# The browser tests need Chromium, the DICOM exports' tests a validator, the PDF's a reader; they are installed where
+# apt-get and the right to use it exist, and skipped with a reason where not.
 test: $(VENV)/.installed
-	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	@{ command -v chromium && command -v dciodvfy && command -v pdftotext; } >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium dicom3tools poppler-utils >/dev/null; } || \
-	  echo "chromium is not installed: the browser tests will be skipped"
+	  echo "chromium, dicom3tools or poppler-utils is missing: some tests will be skipped"
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest

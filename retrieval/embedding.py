@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from core_models.errors import ModelMissing
+from core_models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +118,8 @@ class TextEncoder:
 
             if self._threads is not None:
                 torch.set_num_threads(self._threads)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            with quiet_transformers():
+                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+                model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
             self._loaded = (tokenizer, model.float().eval())
         return self._loaded

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core_models.errors import ModelMissing, Refused
+from core_models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -151,13 +152,14 @@ def load(models: Path, adapter: Path | None = None, threads: int | None = None) 
     if threads:
         torch.set_num_threads(threads)
     digest = json.loads((where / MANIFEST).read_text())["digest"]
-    model = AutoModelForCausalLM.from_pretrained(
-        where, dtype=torch.bfloat16, attn_implementation="sdpa", local_files_only=True
-    )
-    tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=True)
     name = ""
-    if adapter is not None:
-        model, name = _with_adapter(model, adapter, digest)
+    with quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(
+            where, dtype=torch.bfloat16, attn_implementation="sdpa", local_files_only=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=True)
+        if adapter is not None:
+            model, name = _with_adapter(model, adapter, digest)
     return LanguageModel(model.eval(), tokenizer, digest, name)
 
 
@@ -165,7 +167,9 @@ def _with_adapter(model: Any, adapter: Path, digest: str) -> tuple[Any, str]:
     from peft import PeftModel
 
     if not (adapter / "adapter_config.json").is_file():
-        raise ModelMissing(f"There is no adapter in {adapter.name!r}; train one with `python app.py train adapter`.")
+        raise ModelMissing(
+            f"There is no trained adapter in the folder {adapter.name!r}; train one with `python app.py train adapter`."
+        )
     weights = adapter / "adapter_model.safetensors"
     if not weights.is_file() or any(adapter.glob("*.bin")) or any(adapter.glob("*.pkl")):
         raise Refused(f"The adapter {adapter.name!r} must hold safetensors weights and nothing pickled.")
