@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
+from tests.browser import chromium, serving
 from tests.builders import ct_files
 from tests.webapp.conftest import BallEngine
 from tests.webapp.fakes import FakeSearch, FakeWriter, prior, statement
 from webapp.server import create_app
 from webapp.settings import load
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist",
-)
+pytestmark = pytest.mark.browser
+
 HOSTILE = "<img src=x onerror=document.title='pwned'>${7*7}{{7*7}}"
 SHOWN_MS = 30_000
 
@@ -53,14 +35,8 @@ class Served:
             segment_options={"engine_for": lambda volume: engine},
         )
         self.services = self.app.state.services
-        config = uvicorn.Config(self.app, host="127.0.0.1", port=0, log_level="error", access_log=False)
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
-        self.thread.start()
-        while not self.server.started:
-            threading.Event().wait(0.02)
-        port = self.server.servers[0].sockets[0].getsockname()[1]
-        self.address = f"http://127.0.0.1:{port}"
+        self.serving = serving(self.app)
+        self.address = self.serving.__enter__()
 
     def add(self, **options: Any) -> str:
         """Read and store a small CT; answers its id."""
@@ -74,8 +50,7 @@ class Served:
         return self.services.store.add_study(self.services.read_scan(paths)[0])
 
     def stop(self) -> None:
-        self.server.should_exit = True
-        self.thread.join(10)
+        self.serving.__exit__(None, None, None)
         self.services.segments.close()
         self.services.store.close()
 
@@ -92,10 +67,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield chromium
-        chromium.close()
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture
