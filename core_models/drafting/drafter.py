@@ -73,21 +73,20 @@ class Done:
 DraftEvent = Started | Partial | Finished | Done
 
 
-def load(models: Path, adapter: Path | None, threads: int | None = None, index_digest: str = "") -> Drafter:
+def load(models: Path, adapter: Path | None, threads: int | None = None) -> Drafter:
     """Open the prepared model with its adapter.
 
     Raises:
         ModelMissing: the language model or the adapter is not there; the message names the command that makes it.
     """
-    return Drafter(language_model.load(models, adapter, threads), index_digest)
+    return Drafter(language_model.load(models, adapter, threads))
 
 
 class Drafter:
     """One loaded model; `stream` may be called from any thread, one draft at a time."""
 
-    def __init__(self, model: LanguageModel, index_digest: str = "") -> None:
+    def __init__(self, model: LanguageModel) -> None:
         self.model = model
-        self.index_digest = index_digest
         self._lock = threading.Lock()
 
     def stream(
@@ -111,7 +110,8 @@ class Drafter:
         read, left = usable[: prompt.MAX_CARDS], usable[prompt.MAX_CARDS :]
         quoted = [(p.id, text) for p in priors if (text := _quote(p, read))][: prompt.MAX_PRIORS]
         unseen = _unseen(modality, left, indication)
-        info = DraftModel(self.model.name, self.model.adapter, self.index_digest, seed)
+        # Whoever searched for the priors knows the index, and fills in its digest.
+        info = DraftModel(self.model.name, self.model.adapter, "", seed)
         names = {f"E{k}": card.id for k, card in enumerate(read, 1)}
         names |= {f"P{k}": ident for k, (ident, _) in enumerate(quoted, 1)}
         text = prompt.build(
@@ -136,6 +136,7 @@ class Drafter:
         yield Started(info, unseen)
         out: list[Statement] = []
         seen: set[tuple[str, str]] = set()
+        measured: set[tuple[str, str]] = set()  # (section, card) whose number was stated
         malformed = repeated = tokens = 0
         buffer = ""
         complete = False
@@ -147,10 +148,11 @@ class Drafter:
                 statement = self._statement(line, len(out) + 1, names, cards)
                 if statement is None:
                     malformed += bool(line.strip())
-                elif (key := (statement.section, statement.text.lower())) in seen:
+                elif (key := (statement.section, statement.text.lower())) in seen or _only(statement, measured):
                     repeated += 1
                 else:
                     seen.add(key)
+                    measured |= _numbers(statement)
                     out.append(statement)
                     yield Finished(statement)
                 if ended and not buffer:
@@ -219,6 +221,16 @@ class Drafter:
                 yield whole[len(shown) :], count, False
                 shown = whole
             ids = torch.tensor([[token]])
+
+
+def _numbers(statement: Statement) -> set[tuple[str, str]]:
+    return {(statement.section, card) for card in statements.placeholders(statement.template)}
+
+
+def _only(statement: Statement, measured: set[tuple[str, str]]) -> bool:
+    """Whether the statement holds numbers, and none that its section does not have yet."""
+    numbers = _numbers(statement)
+    return bool(numbers) and numbers <= measured
 
 
 def _quote(prior: PriorText, cards: Sequence[Evidence]) -> str:

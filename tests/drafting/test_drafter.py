@@ -34,7 +34,7 @@ class Scripted(Drafter):
     """
 
     def __init__(self, text: str, ends: bool = True) -> None:
-        super().__init__(tiny.LanguageModel(None, None, tiny.DIGEST, "mine@1"), "index")
+        super().__init__(tiny.LanguageModel(None, None, tiny.DIGEST, "mine@1"))
         self.text, self.ends = text, ends
         self.read: list[str] = []
         self.told = 0
@@ -78,7 +78,7 @@ def test_events_come_in_order() -> None:
 def test_a_draft_says_what_wrote_it() -> None:
     started, *_, done = events(Scripted(ENLARGED), seed=7)
     assert started.model == done.draft.model
-    assert (started.model.adapter, started.model.index_digest, started.model.seed) == ("mine@1", "index", 7)
+    assert (started.model.adapter, started.model.index_digest, started.model.seed) == ("mine@1", "", 7)
     assert started.model.name.endswith(tiny.DIGEST[:12])
     assert done.draft.complete
     assert done.draft.tokens == -(-len(ENLARGED) // 3) + 1
@@ -115,6 +115,14 @@ def test_priors_are_quoted_where_they_state_a_finding_of_the_board() -> None:
 def test_a_prior_alone_supports_nothing() -> None:
     (statement,) = draft("F heart P1 present: The heart is enlarged.\n", CARDS, [PRIOR]).statements
     assert (statement.evidence, statement.support) == (("P4",), "unsupported")
+
+
+def test_a_number_is_stated_once_in_each_section() -> None:
+    again = "F abdomen E3 measured: The liver measures {E3} in volume.\n"
+    summary = "I abdomen E3 measured: Liver volume {E3}.\n"
+    done = draft(LIVER + again + summary)
+    assert [s.section for s in done.statements] == ["findings", "impression"]
+    assert done.warnings[0] == "1 repeated line(s) were left out."
 
 
 def test_malformed_and_repeated_lines_are_left_out_and_counted() -> None:
