@@ -6,12 +6,14 @@ and statements that cite it notice.  One lock: two readers of one board must not
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from core_models.drafting.evidence import Evidence, Statement
-from core_models.drafting.statements import rebind, refresh
+from core_models.drafting.statements import placeholders, rebind, refresh
+from core_models.drafting.verify import check
 from core_models.errors import NotFound, Refused
 from core_models.segmentation.labels import region_of
 from webapp.store import SegmentRow, Store
@@ -147,13 +149,52 @@ def clinical_card(indication: str) -> Evidence:
 
 
 def bound(statements: Iterable[Statement], cards: tuple[Evidence, ...]) -> tuple[Statement, ...]:
-    """The statements with `stale` as the cards say now."""
-    return tuple(rebind(s, cards) for s in statements)
+    """The statements with `stale` as the cards say now.
+
+    A statement that the cards supported and no longer do is stale too: a card may have got another name, or a new one
+    may say otherwise.
+    """
+    return tuple(_bound(s, cards) for s in statements)
+
+
+def _bound(statement: Statement, cards: tuple[Evidence, ...]) -> Statement:
+    new = rebind(statement, cards)
+    if new.stale or not _rests_on_cards(new) or new.support != "supported":
+        return new
+    return new if check(new, cards).support == "supported" else replace(new, stale=True)
 
 
 def agreed(statement: Statement, cards: tuple[Evidence, ...]) -> Statement:
-    """The statement with its numbers filled in anew, as the reader asked."""
-    return refresh(statement, cards)
+    """The statement with its numbers filled in anew, as the reader asked, and checked against the cards of now."""
+    new = refresh(statement, cards)
+    return check(new, cards) if _rests_on_cards(new) and new.support == "supported" else new
+
+
+def reworded(statement: Statement, text: str, cards: tuple[Evidence, ...]) -> Statement:
+    """The statement in the reader's words: numbers that still stand in it stay bound, and its support is checked anew.
+
+    What the check found of the model's sentence says nothing of another one.
+    """
+    if text == statement.text:
+        return statement
+    values = {
+        i: (card.value_text if card else "") for i in placeholders(statement.template) for card in [_of(cards, i)]
+    }
+    template = text
+    for ident, value in values.items():
+        # A value that stands there twice may be another number that happens to be the same.
+        if value and text.count(value) == 1 and [*values.values()].count(value) == 1:
+            template = re.sub(rf"(?<![\w.]){re.escape(value)}(?!\w)", "{" + ident + "}", template)
+    new = replace(statement.edited(text), template=template)
+    return check(new, cards) if _rests_on_cards(new) else new
+
+
+def _of(cards: tuple[Evidence, ...], ident: str) -> Evidence | None:
+    return next((c for c in cards if c.id == ident and c.status != "rejected"), None)
+
+
+def _rests_on_cards(statement: Statement) -> bool:
+    return statement.origin != "human" and bool(statement.evidence)
 
 
 def _is_derived(card: Evidence) -> bool:

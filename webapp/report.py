@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from core_models.drafting.evidence import DraftModel, Section, Statement
-from core_models.errors import Conflict
-from webapp.board import Board, agreed, bound
+from core_models.errors import Conflict, Refused
+from webapp.board import Board, agreed, bound, reworded
 from webapp.store import ReportState, Store, Version
+from webapp.store.reports import author_of
 
 MERGE_TRIES = 5
 SECTIONS: tuple[Section, ...] = ("findings", "impression")
@@ -55,7 +56,7 @@ class Reports:
         statements = []
         for edit in edits:
             old = known.get(edit.id) or Statement(edit.id, edit.section, "other", "", support="supported")
-            new = replace(old.edited(edit.text), section=edit.section, restored=edit.restored)
+            new = replace(reworded(old, edit.text, cards), section=edit.section, restored=edit.restored)
             if edit.agree:
                 new = agreed(new, cards)
             statements.append(new)
@@ -98,11 +99,17 @@ class Reports:
 
         Raises:
             Conflict: it changed since `revision`, or is signed already.
+            Refused: no author, or nothing is left to sign; the report stays as it is.
         """
+        author = author_of(author)
         cards = self._board.sync(study_id)
         state = self._store.report(study_id)
         if state.revision == revision and state.state != "signed":
             meant = bound((s for s in state.statements if not struck_out(s)), cards)
+            if not state.free_text.strip() and not any(s.text.strip() for s in meant):
+                raise Refused(
+                    "There is nothing to sign: every statement of the report stands struck out, or it is empty."
+                )
             if meant != state.statements:
                 saved = self._store.save_report(
                     study_id, statements=meant, free_text=state.free_text, base_revision=revision

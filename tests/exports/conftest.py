@@ -69,8 +69,17 @@ class Scene:
         self.store.set_priors(self.study_id, [(prior, Prior(report, 0.83, ("A nodule.",)))])
         self.store.set_indication(self.study_id, "Husten seit 3 Wochen & <i>Fieber</i>")
         statements = [
-            Statement("s1", "findings", "abdomen", "The liver measures 1512 ml.", ("E1",), "supported", "model"),
-            Statement("s2", "findings", "lungs", "Nodule, 5 < 6 mm.", ("E2", "P1"), "supported", "edited"),
+            Statement(
+                "s1",
+                "findings",
+                "abdomen",
+                "The liver has a volume of 1512 ml.",
+                ("E1",),
+                "supported",
+                "model",
+                "The liver has a volume of {E1}.",
+            ),
+            Statement("s2", "findings", "lungs", "Nodule < mass &c.", ("E2", "P1"), "supported", "edited"),
             Statement(
                 "s3", "impression", "lungs", "Lung nodule.", ("E2",), "unsupported", step=Step(("E2",), "a nodule")
             ),

@@ -94,6 +94,7 @@ def test_sr_passes_the_validator(any_scan, tmp_path):
 
 def test_signed_sr_passes_the_validator_and_names_the_reader(ct, tmp_path):
     ct.sign()
+    ct.store.addendum(ct.study_id, author="Dr B", text="Seen again.")
     data = EXPORTS["sr"].write(ct.bundle())
     validate(data, tmp_path)
     ds = read(data)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from fhir.resources.R4B.bundle import Bundle
 
+from core_models.drafting.evidence import Statement
 from core_models.errors import Refused
 from tests.store.samples import card
 from webapp.exports import EXPORTS
@@ -40,7 +41,7 @@ def test_the_bundle_reads_back_with_the_stores_values(ct):
     assert report.imagingStudy[0].reference == imaging_url
     raw = json.loads(EXPORTS["fhir"].write(ct.bundle()))["entry"][0]["resource"]
     plain, pdf = (base64.b64decode(f["data"], validate=True) for f in raw["presentedForm"])
-    assert "The liver measures 1512 ml." in plain.decode()
+    assert "The liver has a volume of 1512 ml." in plain.decode()
     assert pdf.startswith(b"%PDF")
 
 
@@ -52,7 +53,19 @@ def test_the_status_follows_signing(ct):
     assert status().status == "final"
     assert status().resultsInterpreter[0].display == "Dr A"
     ct.store.addendum(ct.study_id, author="Dr B", text="Seen again.")
-    assert status().status == "amended"
+    assert status().status == "appended"
+    assert status().resultsInterpreter[0].display == "Dr A", "who added did not sign"
+
+
+def test_what_stands_struck_out_is_not_said(ct):
+    state = ct.store.report(ct.study_id)
+    doubted = Statement("s4", "impression", "lungs", "Pneumothorax.", ("E2",), "unsupported", "model")
+    ct.store.save_report(
+        ct.study_id, statements=[*state.statements, doubted], free_text="", base_revision=state.revision
+    )
+    raw = json.loads(EXPORTS["fhir"].write(ct.bundle()))["entry"][0]["resource"]
+    assert raw["conclusion"] == "Lung nodule."
+    assert "Pneumothorax" not in base64.b64decode(raw["presentedForm"][0]["data"]).decode()
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,8 @@ def test_a_draft_says_so_and_holds_everything(ct, text_of):
         "Müller Anna",
         "1960-01-02",
         "Husten seit 3 Wochen & <i>Fieber</i>",
-        "The liver measures 1512 ml. [E1]",
-        "Nodule, 5 < 6 mm. [E2, P1]",
+        "The liver has a volume of 1512 ml. [E1]",
+        "Nodule < mass &c. [E2, P1]",
         "Lung nodule. [E2; unsupported]",
         "Seen with Dr Öztürk.",
         "nodule <b>&amp;",
@@ -57,6 +57,13 @@ def test_a_signed_report_has_no_draft_mark_and_names_the_reader(ct, text_of):
     text = text_of(ct.bundle())
     assert "Seen again." in text
     assert "Dr B" in text
+    assert "Signed by Dr A" in text, "who added did not sign"
+
+
+def test_a_drafts_number_that_the_board_no_longer_gives_is_marked(ct, text_of):
+    card = ct.store.evidence(ct.study_id)[0]
+    ct.store.put_evidence(ct.study_id, replace(card, value=1600.0))
+    assert "volume of 1512 ml. [E1; a number in it has changed since]" in " ".join(text_of(ct.bundle()).split())
 
 
 def test_an_earlier_draft_version_of_a_signed_study_is_a_draft(ct, text_of):

@@ -141,8 +141,8 @@ def test_a_changed_mask_makes_statements_stale_until_the_reader_agrees(
     room.name(segment, "liver")
     cards = room.get(f"/api/studies/{study['id']}/evidence")
     card = next(c for c in cards if c["statement"] == "liver: volume")
-    template = "The liver has {" + card["id"] + "}."
-    text = f"The liver has {card['value_text']}."
+    template = "The liver has a volume of {" + card["id"] + "}."
+    text = f"The liver has a volume of {card['value_text']}."
     room.writer.queue.append([statement(1, text, card["id"], template=template)])
     assert not draft(room, study)["statements"][0]["stale"]
     room.click(study, (24, 12, 6), segment["id"])
@@ -152,9 +152,83 @@ def test_a_changed_mask_makes_statements_stale_until_the_reader_agrees(
     now = room.get(f"/api/studies/{study['id']}/evidence")
     value = next(c for c in now if c["id"] == card["id"])["value_text"]
     agreed = _put(room, study, stale, [{**_rows(stale)[0], "agree": True}]).json()["statements"][0]
-    assert agreed["text"] == f"The liver has {value}."
+    assert agreed["text"] == f"The liver has a volume of {value}."
     assert not agreed["stale"]
     assert agreed["origin"] == "model"
+
+
+def _liver(room: Room, study: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """A liver segment, its volume card, and a draft that states the volume."""
+    segment = room.click(study, (16, 12, 6))
+    room.name(segment, "liver")
+    cards = room.get(f"/api/studies/{study['id']}/evidence")
+    card = next(c for c in cards if c["statement"] == "liver: volume")
+    said = statement(
+        1,
+        f"The liver has a volume of {card['value_text']}.",
+        card["id"],
+        template="The liver has a volume of {" + card["id"] + "}.",
+    )
+    room.writer.queue.append([said])
+    return segment, card, draft(room, study)
+
+
+def test_a_renamed_segment_makes_its_statement_stale_and_agreeing_strikes_it_out(
+    room: Room, study: dict[str, Any], report_path: str
+) -> None:
+    segment, card, drafted = _liver(room, study)
+    assert not drafted["statements"][0]["stale"]
+    room.name(segment, "spleen")
+    stale = room.get(report_path)
+    assert stale["statements"][0]["stale"], "it is no volume of the liver any more"
+    agreed = _put(room, study, stale, [{**_rows(stale)[0], "agree": True}]).json()["statements"][0]
+    assert (agreed["stale"], agreed["support"]) == (False, "unsupported")
+    assert agreed["note"] == f"{card['id']} is another number: spleen: volume."
+
+
+def test_a_new_finding_that_says_otherwise_makes_a_statement_stale(
+    room: Room, study: dict[str, Any], report_path: str
+) -> None:
+    room.services.board.add_finding(study["id"], "normal")
+    room.writer.queue.append([statement(1, "No pneumothorax.", "E1")])
+    assert not draft(room, study)["statements"][0]["stale"]
+    room.services.board.add_finding(study["id"], "Pneumothorax/left")
+    assert room.get(report_path)["statements"][0]["stale"]
+
+
+def test_a_reworded_statement_keeps_its_live_number_and_is_checked_anew(
+    room: Room, study: dict[str, Any], report_path: str
+) -> None:
+    segment, card, drafted = _liver(room, study)
+    row = _rows(drafted)[0]
+    kept = _put(room, study, drafted, [{**row, "text": f"Liver volume {card['value_text']}."}]).json()
+    assert (kept["statements"][0]["origin"], kept["statements"][0]["support"]) == ("edited", "supported")
+    other = _put(room, study, kept, [{**row, "text": "The spleen has a volume of 5 ml."}]).json()
+    assert other["statements"][0]["support"] == "unsupported", "the check of the old words says nothing of these"
+    back = _put(room, study, other, [{**row, "text": f"Liver volume {card['value_text']}."}]).json()["statements"][0]
+    assert (back["support"], back["stale"]) == ("unsupported", False)
+
+
+def test_a_number_in_the_readers_words_is_stale_when_the_mask_changes(
+    room: Room, study: dict[str, Any], report_path: str
+) -> None:
+    segment, card, drafted = _liver(room, study)
+    row = {**_rows(drafted)[0], "text": f"Liver volume {card['value_text']}."}
+    assert not _put(room, study, drafted, [row]).json()["statements"][0]["stale"]
+    room.click(study, (24, 12, 6), segment["id"])
+    assert room.get(report_path)["statements"][0]["stale"]
+
+
+@pytest.mark.parametrize("author", ["Dr. A", "  "])
+def test_a_refused_signature_leaves_the_report_as_it_is(
+    room: Room, study: dict[str, Any], report_path: str, author: str
+) -> None:
+    struck = statement(1, "No effusion.", support="unsupported")
+    room.writer.queue.append([struck, statement(2, "Clear lungs.")] if author.strip() == "" else [struck])
+    drafted = draft(room, study)
+    sign = {"author": author, "revision": drafted["revision"]}
+    assert room.client.post(f"/api/studies/{study['id']}/sign", json=sign).status_code == 422
+    assert room.get(report_path) == drafted
 
 
 def test_signing_freezes_everything_but_addenda(room: Room, study: dict[str, Any], report_path: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core_models.drafting.evidence import Evidence, Statement
@@ -12,6 +12,7 @@ from core_models.errors import NotFound
 from core_models.segmentation.engine import Mask
 from core_models.study.study import Receipt
 from core_models.study.volume import Volume
+from webapp.board import bound
 from webapp.store import PriorRow, ReportState, SegmentRow, SeriesRow, Store, StudyRow, Version
 
 RESEARCH_USE = "Research use, not a medical device."
@@ -24,6 +25,8 @@ class ReportBundle:
     Attributes:
         series: the series that the segments lie on (the one with most segments; without segments the largest).
         report: the working report, or for a signed study its last version (with addenda).
+        signature: the version that was signed, which tells by whom and when (an addendum has an author of its own);
+            None before signing.
         evidence: the board; for a signed study as it stood at signing.
         segments: all segments of the study, of every series.
         volume: gives the series' volume; mask: gives a segment's mask.
@@ -33,6 +36,7 @@ class ReportBundle:
     study: StudyRow
     series: SeriesRow
     report: ReportState | Version
+    signature: Version | None
     evidence: tuple[Evidence, ...]
     segments: tuple[SegmentRow, ...]
     priors: tuple[PriorRow, ...]
@@ -48,7 +52,7 @@ class ReportBundle:
     @property
     def signed(self) -> bool:
         """The report is a frozen version that a reader signed (an addendum's version included)."""
-        return isinstance(self.report, Version) and self.report.kind != "draft"
+        return self.signature is not None
 
     @property
     def indication(self) -> str:
@@ -75,11 +79,15 @@ def collect(store: Store, study_id: str, *, series_id: str = "", version: int | 
         NotFound: no such study, series or version.
     """
     study, segments, state = store.study(study_id), store.segments(study_id), store.report(study_id)
-    report: ReportState | Version = state
+    # The working report's marks follow the board of this moment, as on the page.
+    report: ReportState | Version = replace(state, statements=bound(state.statements, store.evidence(study_id)))
     if version is not None:
         report = store.version(study_id, version)
     elif state.signed_version is not None:
         report = store.versions(study_id)[-1]
+    signature = None
+    if state.signed_version is not None and isinstance(report, Version) and report.kind != "draft":
+        signature = store.version(study_id, state.signed_version)
 
     def weight(row: SeriesRow) -> tuple[int, int]:
         return sum(s.series_id == row.id for s in segments), row.shape[0] * row.shape[1] * row.shape[2]
@@ -91,6 +99,7 @@ def collect(store: Store, study_id: str, *, series_id: str = "", version: int | 
         study=study,
         series=series,
         report=report,
+        signature=signature,
         evidence=report.evidence if isinstance(report, Version) else store.evidence(study_id),
         segments=segments,
         priors=store.priors(study_id),

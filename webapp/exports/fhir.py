@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import uuid
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from core_models.drafting.evidence import Evidence
 from core_models.errors import Refused
 from webapp.exports import pdf
 from webapp.exports.bundle import ReportBundle
+from webapp.report import struck_out
 from webapp.store import Version, report_text
 
 Json = dict[str, Any]
@@ -25,7 +27,7 @@ DIAGNOSTIC_IMAGING = {"system": "http://loinc.org", "code": "18748-4", "display"
 
 def available(bundle: ReportBundle) -> str:
     """Why there can be no FHIR report, in a sentence; "" when there can be."""
-    if not report_text(bundle.report).strip():
+    if not report_text(_meant(bundle).report).strip():
         return "The report is still empty: draft or write it before exporting."
     return ""
 
@@ -39,6 +41,7 @@ def write(bundle: ReportBundle) -> bytes:
 
 def build(bundle: ReportBundle) -> Bundle:
     """A collection; rejected cards are left out, priors are other patients' and are left out too."""
+    bundle = _meant(bundle)
     study = bundle.study
     cards = [e for e in bundle.evidence if e.kind == "measurement" and e.value is not None and e.status != "rejected"]
     url = {name: _url(study.id, name) for name in ("patient", "imaging", "report", *(e.id for e in cards))}
@@ -61,6 +64,12 @@ def build(bundle: ReportBundle) -> Bundle:
     )
 
 
+def _meant(bundle: ReportBundle) -> ReportBundle:
+    """Without the statements that stand struck out: a FHIR text cannot say so of one of its sentences."""
+    statements = tuple(s for s in bundle.report.statements if not struck_out(s))
+    return replace(bundle, report=replace(bundle.report, statements=statements))
+
+
 def _url(study_id: str, name: str) -> str:
     return uuid.uuid5(uuid.UUID(study_id), name).urn
 
@@ -73,7 +82,7 @@ def _time(bundle: ReportBundle) -> str:
 def _status(bundle: ReportBundle) -> str:
     if not bundle.signed or not isinstance(bundle.report, Version):
         return "preliminary"
-    return "amended" if bundle.report.addenda else "final"
+    return "appended" if bundle.report.addenda else "final"  # added to; what was signed stands
 
 
 def _plain(text: str) -> str:
@@ -202,9 +211,9 @@ def _report(bundle: ReportBundle, subject: Json, imaging: str, results: list[str
         del out["result"]
     if taken := _date(bundle.study.date):
         out["effectiveDateTime"] = taken
-    if bundle.signed and isinstance(report, Version):
+    if bundle.signature is not None and isinstance(report, Version):
         out["issued"] = report.created_at
-        out["resultsInterpreter"] = [{"display": _plain(report.author)}]
+        out["resultsInterpreter"] = [{"display": _plain(bundle.signature.author)}]
     return out
 
 

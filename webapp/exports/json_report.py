@@ -120,6 +120,7 @@ def _state(bundle: ReportBundle) -> Json:
         "kind": report.kind,
         "version": report.number,
         "author": report.author,
+        "signed_by": bundle.signature.author if bundle.signature else None,
         "created_at": report.created_at,
         "sha256": report.sha256,
         "addenda": [asdict(a) for a in report.addenda],

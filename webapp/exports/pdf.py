@@ -146,12 +146,13 @@ def _page(bundle: ReportBundle):
 
 
 def _status(bundle: ReportBundle, text: _Text) -> str:
-    report = bundle.report
-    if not bundle.signed or not isinstance(report, Version):
+    report, signature = bundle.report, bundle.signature
+    if signature is None or not isinstance(report, Version):
         return "<b>DRAFT, not signed.</b>"
-    if not report.addenda:
-        return f"<b>Signed</b> by {text(report.author)}, {_when(report.created_at)} (version {report.number})."
-    return f"<b>Signed, with {len(report.addenda)} addendum/addenda</b> (version {report.number})."
+    added = len(report.addenda)
+    more = f", with {added} {'addendum' if added == 1 else 'addenda'} (version {report.number})" if added else ""
+    when = _when(signature.created_at)
+    return f"<b>Signed</b> by {text(signature.author)}, {when} (version {signature.number}){more}."
 
 
 def _when(iso: str) -> str:

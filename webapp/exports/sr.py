@@ -31,7 +31,7 @@ from core_models.segmentation import measure
 from core_models.segmentation.labels import MORPHOLOGICAL, code_of
 from webapp.exports import seg
 from webapp.exports.bundle import ReportBundle, made_uid
-from webapp.store import SegmentRow, Version
+from webapp.store import SegmentRow
 
 SERIES_NUMBER = 301
 VOLUME = CodedConcept("118565006", "SCT", "Volume")
@@ -114,8 +114,8 @@ def _context(bundle: ReportBundle) -> ObservationContext:
         ),
     )
     person = None
-    if bundle.signed and isinstance(bundle.report, Version):
-        name = re.sub(r"[\x00-\x1f\x7f\\=^]+", " ", bundle.report.author).strip()[:64]
+    if bundle.signature is not None:
+        name = re.sub(r"[\x00-\x1f\x7f\\=^]+", " ", bundle.signature.author).strip()[:64]
         person = ObserverContext(codes.DCM.Person, PersonObserverIdentifyingAttributes(name=f"{name or 'unnamed'}^"))
     return ObservationContext(observer_person_context=person, observer_device_context=device)
 

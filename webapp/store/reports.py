@@ -152,7 +152,7 @@ class Reports(EvidenceBoard):
         Raises:
             NotFound; Conflict: it changed since `base_revision` or is signed already; Refused: no author, no text.
         """
-        author = _author(author)
+        author = author_of(author)
         with self._db.write() as c:
             self._changeable(c, study_id)
             row = self._report(c, study_id)
@@ -172,7 +172,7 @@ class Reports(EvidenceBoard):
 
     def addendum(self, study_id: str, *, author: str, text: str) -> Version:
         """Add text to a signed report as a new version.  Raises NotFound, Refused, Conflict when not yet signed."""
-        author, text = _author(author), limited(text, "addendum").strip()
+        author, text = author_of(author), limited(text, "addendum").strip()
         if not text:
             raise Refused("An addendum needs a text.")
         with self._db.write() as c:
@@ -224,7 +224,7 @@ class Reports(EvidenceBoard):
             c.execute(schema.outbox.update().where(t.id == row_id, t.done_at.is_(None)).values(done_at=now()))
 
 
-def _author(author: str) -> str:
+def author_of(author: str) -> str:
     author = limited(author, "author", 200).strip()
     if not author:
         raise Refused("Signing needs the name of the reader.")
