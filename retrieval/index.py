@@ -228,6 +228,14 @@ def open_index(folder: Path) -> Index:
     return Index(folder, digest, manifest, tuple(reports), vectors, sentences, sentence_vectors, tuple(sentence_rows))
 
 
+def in_force(folder: Path) -> str:
+    """The digest that CURRENT names, nothing verified; "" where there is no index."""
+    try:
+        return (folder / "CURRENT").read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""
+
+
 def _key(report: CorpusReport) -> tuple[str, str]:
     return report.source, report.id
 

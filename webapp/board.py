@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from core_models.drafting.evidence import Evidence, Statement
-from core_models.drafting.statements import placeholders, rebind, refresh
+from core_models.drafting.statements import rebind, refresh
 from core_models.drafting.verify import check
 from core_models.errors import NotFound, Refused
 from core_models.segmentation.labels import region_of
@@ -171,15 +171,13 @@ def agreed(statement: Statement, cards: tuple[Evidence, ...]) -> Statement:
 
 
 def reworded(statement: Statement, text: str, cards: tuple[Evidence, ...]) -> Statement:
-    """The statement in the reader's words: numbers that still stand in it stay bound, and its support is checked anew.
+    """The statement in the reader's words: its cards' numbers that stand in it are bound, its support is checked anew.
 
     What the check found of the model's sentence says nothing of another one.
     """
     if text == statement.text:
         return statement
-    values = {
-        i: (card.value_text if card else "") for i in placeholders(statement.template) for card in [_of(cards, i)]
-    }
+    values = {c.id: c.value_text for c in cards if c.id in statement.evidence and c.status != "rejected"}
     template = text
     for ident, value in values.items():
         # A value that stands there twice may be another number that happens to be the same.
@@ -187,10 +185,6 @@ def reworded(statement: Statement, text: str, cards: tuple[Evidence, ...]) -> St
             template = re.sub(rf"(?<![\w.]){re.escape(value)}(?!\w)", "{" + ident + "}", template)
     new = replace(statement.edited(text), template=template)
     return check(new, cards) if _rests_on_cards(new) else new
-
-
-def _of(cards: tuple[Evidence, ...], ident: str) -> Evidence | None:
-    return next((c for c in cards if c.id == ident and c.status != "rejected"), None)
 
 
 def _rests_on_cards(statement: Statement) -> bool:

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Indexer:
         self._store, self._index, self._salt, self._published = store, index, salt, published
         self._make_encoder = encoder
         self._encoder: Any = None
+        self._compared = False  # whether the index was looked through for signed reports that it lost
         self._woken = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -74,20 +75,35 @@ class Indexer:
         from retrieval import index
 
         rows = self._store.outbox()
-        if not rows:
+        signed = () if self._compared else self._store.studies(state="signed")
+        if not rows and not signed:
             return 0
-        index.open_index(self._index)  # before the encoder is loaded for nothing
+        held = index.open_index(self._index)  # before the encoder is loaded for nothing
+        present = {r.id for r in held.reports if r.source == index.SIGNED} | {row.study_id for row in rows}
+        lost = self._lost(s for s in signed if s.id not in present)
+        if not rows and not lost:
+            return 0
         if self._encoder is None:
             self._encoder = self._make_encoder()
-        for row in rows:
-            report = self._report(row)
-            if report is None:
-                index.remove(self._index, [row.study_id], self._encoder)
-            else:
-                index.add(self._index, [report], self._encoder)
-            self._store.outbox_done(row.id)
-        self._published()
-        return len(rows)
+        try:
+            for row in rows:
+                report = self._report(row)
+                if report is None:
+                    index.remove(self._index, [row.study_id], self._encoder)
+                else:
+                    index.add(self._index, [report], self._encoder)
+                self._store.outbox_done(row.id)
+            if lost:
+                index.add(self._index, lost, self._encoder)
+        finally:
+            self._published()  # also where a later row failed: the earlier ones are in the index
+        return len(rows) + len(lost)
+
+    def _lost(self, studies: Iterable[StudyRow]) -> list[Any]:
+        """The reports of signed studies that the index took once and has no more: it was damaged and built anew."""
+        reports = [corpus_report(s, self._store.versions(s.id)[-1], self._salt) for s in studies]
+        self._compared = True
+        return [r for r in reports if r.text]
 
     def _report(self, row: OutboxRow) -> Any | None:
         """The version as the index holds it, or None where the study is gone or empty."""
@@ -123,7 +139,7 @@ def corpus_report(study: StudyRow, version: Version, salt: bytes) -> Any:
         indication=indication,
         findings=findings,
         impression=impression,
-        terms=tuple(dict.fromkeys(c.statement for c in accepted)),
+        terms=tuple(dict.fromkeys(t for c in accepted if (t := text(c.statement)[0].rstrip(".")))),
         modality=study.modality,
         region=study.body_part.lower(),
         source="signed",
@@ -135,12 +151,22 @@ def corpus_report(study: StudyRow, version: Version, salt: bytes) -> Any:
 
 def without_identifiers(text: str, study: StudyRow) -> str:
     """The text without the patient's own name, number, accession and birth date, wherever they were typed."""
-    words = {study.patient_id, study.accession, study.birth_date}
+    words = {study.patient_id, study.accession, *_written(study.birth_date)}
     words |= set(re.split(r"[\s^=,]+", study.patient_name))
     for word in sorted((w.strip() for w in words), key=len, reverse=True):
         if len(word) > 2:
             text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "", text, flags=re.IGNORECASE)
     return text
+
+
+def _written(day: str) -> tuple[str, ...]:
+    """A day as a header has it (YYYYMMDD) and as people type it."""
+    if not re.fullmatch(r"\d{8}", day):
+        return (day,)
+    year, month, date = day[:4], day[4:6], day[6:]
+    orders = ((year, month, date), (date, month, year), (month, date, year))
+    plain = [sep.join(parts) for parts in orders for sep in "-./"]
+    return (day, *plain, *(re.sub(r"(?<!\d)0", "", p) for p in plain))
 
 
 def patient_key(patient_id: str, salt: bytes) -> str:

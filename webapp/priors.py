@@ -12,12 +12,14 @@ from functools import cache
 from typing import Any, Protocol
 
 from core_models.drafting.evidence import Evidence
+from retrieval.guard import INSTRUCTION
 from retrieval.report import Prior
 from webapp.settings import Settings
 from webapp.store import PriorRow, Store
 
 FOUND = 5
 MAX_STATEMENT = 300
+INSTRUCTION_SENTENCE = "The indication or a finding reads like an instruction to a model; it is quoted, not followed."
 
 
 class Search(Protocol):
@@ -57,7 +59,7 @@ class Priors:
             c.statement for c in self._store.evidence(study_id) if c.kind == "finding" and c.status != "rejected"
         )
         with self._lock:
-            if self._search is None:
+            if self._search is None or _outdated(self._search):
                 self._search = self._open()
             search = self._search
         result = search.search(
@@ -69,7 +71,8 @@ class Priors:
             exclude_patient=self._patient_key(study.patient_id) or None,
         )
         rows = self._store.set_priors(study_id, [(prior_card(hit), hit) for hit in result.priors])
-        return Found(rows, result.sentence)
+        odd = INSTRUCTION_SENTENCE if INSTRUCTION in result.flags else ""
+        return Found(rows, f"{odd} {result.sentence}".strip())
 
     @property
     def digest(self) -> str:
@@ -81,6 +84,16 @@ class Priors:
         """Open the index anew at the next search."""
         with self._lock:
             self._search = None
+
+
+def _outdated(search: Search) -> bool:
+    """Whether another index was put in force since this one was opened, by this process or another."""
+    opened = getattr(search, "index", None)
+    if opened is None:
+        return False
+    from retrieval.index import in_force
+
+    return in_force(opened.folder) != opened.digest
 
 
 def prior_card(hit: Prior) -> Evidence:

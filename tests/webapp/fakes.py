@@ -63,13 +63,13 @@ class FakeWriter:
 class FakeSearch:
     """Answers every search with the same hits."""
 
-    def __init__(self, *hits: Prior, sentence: str = "") -> None:
-        self.hits, self.sentence = hits, sentence
+    def __init__(self, *hits: Prior, sentence: str = "", flags: tuple[str, ...] = ()) -> None:
+        self.hits, self.sentence, self.flags = hits, sentence, flags
         self.asked: list[tuple[str, dict[str, Any]]] = []
 
     def search(self, query: str, **options: Any) -> SimpleNamespace:
         self.asked.append((query, options))
-        return SimpleNamespace(priors=self.hits, sentence=self.sentence)
+        return SimpleNamespace(priors=self.hits, sentence=self.sentence, flags=self.flags)
 
 
 def statement(number: int, text: str, *evidence: str, template: str = "", **values: Any) -> Statement:

@@ -78,6 +78,41 @@ def test_no_name_or_number_of_the_patient_enters_the_index(room: Room, words: Wo
     assert mine.patient_key == patient_key(row.patient_id, SALT)
 
 
+def test_neither_a_finding_nor_a_birth_date_in_words_names_the_patient(room: Room, words: WordEncoder) -> None:
+    build(room, words)
+    room.services.indexer.take = lambda: 0
+    study = room.study()["id"]
+    row = room.services.store.study(study)
+    day = row.birth_date
+    family = row.patient_name.split("^")[0]
+    room.services.board.add_finding(study, f"Nodule as {family} had")
+    dates = [
+        f"{day[6:]}.{day[4:6]}.{day[:4]}",
+        f"{day[:4]}-{day[4:6]}-{day[6:]}",
+        f"{int(day[4:6])}/{day[6:]}/{day[:4]}",
+    ]
+    body = {"revision": 0, "statements": [], "free_text": f"Mass; born {', '.join(dates)}."}
+    room.client.put(f"/api/studies/{study}/report", json=body)
+    room.client.post(f"/api/studies/{study}/sign", json={"author": "Dr. A", "revision": 1})
+    indexer(room, words).take()
+    (mine,) = ours(room)
+    assert mine.terms == ("Nodule as had",)
+    assert "Mass" in mine.findings
+    assert day[:4] not in mine.findings
+
+
+def test_a_signed_report_returns_to_an_index_that_was_damaged_and_built_anew(room: Room, words: WordEncoder) -> None:
+    build(room, words)
+    study = signed(room, "A lung abscess.")
+    indexer(room, words).take()
+    (room.settings.index / "CURRENT").write_text("0" * 64)
+    build(room, words)
+    assert ours(room) == [], "it could not be carried over"
+    assert indexer(room, words).take() == 1
+    assert [r.id for r in ours(room)] == [study]
+    assert indexer(room, words).take() == 0
+
+
 def test_a_deleted_study_leaves_the_index(room: Room, words: WordEncoder) -> None:
     build(room, words)
     study = signed(room, "A lung abscess.")

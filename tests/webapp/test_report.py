@@ -199,14 +199,14 @@ def test_a_new_finding_that_says_otherwise_makes_a_statement_stale(
 def test_a_reworded_statement_keeps_its_live_number_and_is_checked_anew(
     room: Room, study: dict[str, Any], report_path: str
 ) -> None:
-    segment, card, drafted = _liver(room, study)
+    _, card, drafted = _liver(room, study)
     row = _rows(drafted)[0]
     kept = _put(room, study, drafted, [{**row, "text": f"Liver volume {card['value_text']}."}]).json()
     assert (kept["statements"][0]["origin"], kept["statements"][0]["support"]) == ("edited", "supported")
     other = _put(room, study, kept, [{**row, "text": "The spleen has a volume of 5 ml."}]).json()
     assert other["statements"][0]["support"] == "unsupported", "the check of the old words says nothing of these"
     back = _put(room, study, other, [{**row, "text": f"Liver volume {card['value_text']}."}]).json()["statements"][0]
-    assert (back["support"], back["stale"]) == ("unsupported", False)
+    assert (back["support"], back["stale"]) == ("supported", False)
 
 
 def test_a_number_in_the_readers_words_is_stale_when_the_mask_changes(
