@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
+
+from core_models.errors import Refused
 
 PREFIX = "READING_ROOM_"
 
@@ -52,11 +55,17 @@ class Settings:
 
 
 def load(environ: dict[str, str] | None = None) -> Settings:
-    """Read the settings from the environment (or from `environ`, for tests)."""
+    """Read the settings from the environment (or from `environ`, for tests).  Raises Refused on a wrong number."""
     env = os.environ if environ is None else environ
 
     def get(name: str, default: str) -> str:
         return env.get(PREFIX + name, "") or default
+
+    def number(name: str, default: int) -> int:
+        text = get(name, str(default))
+        if not re.fullmatch(r"[1-9]\d{0,5}", text):
+            raise Refused(f"{PREFIX}{name} is set to {text[:20]!r}; a whole number from 1 is expected.")
+        return int(text)
 
     home = Path(get("HOME", platformdirs.user_data_dir("reading-room", appauthor=False))).expanduser().resolve()
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -65,8 +74,8 @@ def load(environ: dict[str, str] | None = None) -> Settings:
         data=Path(get("DATA", str(beside))),
         database_url=get("DATABASE_URL", f"sqlite:///{home / 'reading-room.sqlite3'}"),
         host=get("HOST", "127.0.0.1"),
-        port=int(get("PORT", "7860")),
-        max_upload_mb=int(get("MAX_UPLOAD_MB", "2048")),
-        threads=int(get("THREADS", "2")),
+        port=number("PORT", 7860),
+        max_upload_mb=number("MAX_UPLOAD_MB", 2048),
+        threads=number("THREADS", 2),
         adapter=get("ADAPTER", ""),
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
+import sqlalchemy as sa
 
 from tests.builders import ct_files, edited
 from tests.webapp.conftest import Room
 from webapp import uploads
+from webapp.store import schema
 
 
 def _incoming(room: Room) -> list:
@@ -88,6 +90,23 @@ def test_malformed_uploads_are_422(room: Room, content: bytes, kind: str) -> Non
     assert answer.status_code == 422, answer.text
     assert answer.json()["error"].endswith(".")
     assert _incoming(room) == []
+    assert _refusals(room) == ["Refused"]
+
+
+def _refusals(room: Room) -> list[str]:
+    query = sa.select(schema.audit.c.detail).where(schema.audit.c.action == "upload refused")
+    with room.services.store._db.read() as c:
+        return list(c.scalars(query))
+
+
+def test_a_study_that_the_store_refuses_takes_the_others_of_its_upload_with_it(room: Room) -> None:
+    own = {"StudyInstanceUID": "2.25.77", "SeriesInstanceUID": "2.25.78"}
+    kept = room.study(n=3, **own)
+    others = ct_files(n=3, StudyInstanceUID="2.25.87", SeriesInstanceUID="2.25.88")
+    job = room.upload(*others, *ct_files(n=3, patient="RR-9", **own))
+    assert (job["state"], job["status"]) == ("failed", 422)
+    assert [s["id"] for s in room.get("/api/studies")] == [kept["id"]]
+    assert _refusals(room) == ["Refused"]
 
 
 def test_too_many_files_are_413(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from core_models.errors import Cancelled
+from core_models.errors import Cancelled, Refused
 from webapp import uploads
 from webapp.jobs import Progress, Stopped
 from webapp.routes.services import services_of
@@ -27,6 +27,8 @@ async def upload(request: Request) -> dict:
         files = await uploads.receive(request.headers.get("content-type", ""), request.stream(), folder)
     except BaseException as error:
         await run_in_threadpool(uploads.discard, folder)
+        if isinstance(error, Refused):
+            await run_in_threadpool(_audit_refusal, services, error)
         if isinstance(error, ClientDisconnect):
             raise Cancelled("The upload was stopped before it was complete; nothing was stored.") from None
         raise
@@ -67,23 +69,33 @@ def job_cancel(job_id: str, request: Request) -> dict:
 def read_into_store(
     services: Services, files: Sequence[Path], progress: Progress, cancelled: Stopped, title: str = ""
 ) -> dict:
-    """Read every study of the files, then store them; a refused or cancelled read stores nothing.
+    """Read every study of the files, then store them; a refused or cancelled upload leaves no study that it brought.
 
     Args:
         title: described so where a scan's header says nothing of the patient or the date.
     """
+    ids: list[str] = []
+    brought: list[str] = []
     try:
         studies = services.read_scan(files, progress=progress, cancelled=cancelled)
+        for n, study in enumerate(studies):
+            if cancelled():
+                raise Cancelled("The upload was stopped; nothing was stored.")
+            progress(n, len(studies), "Storing")
+            if title and not (study.patient.name or study.patient.id or study.date):
+                study = replace(study, description=title)
+            present = {row.id for row in services.store.studies()}
+            ids.append(services.store.add_study(study))
+            if ids[-1] not in present:
+                brought.append(ids[-1])
     except Exception as error:
+        for study_id in brought:
+            services.store.delete_study(study_id)
         if not isinstance(error, Cancelled):
-            services.store.audit("upload refused", detail=type(error).__name__)
+            _audit_refusal(services, error)
         raise
-    if cancelled():
-        raise Cancelled("The upload was stopped; nothing was stored.")
-    ids = []
-    for n, study in enumerate(studies):
-        progress(n, len(studies), "Storing")
-        if title and not (study.patient.name or study.patient.id or study.date):
-            study = replace(study, description=title)
-        ids.append(services.store.add_study(study))
     return {"studies": ids}
+
+
+def _audit_refusal(services: Services, error: Exception) -> None:
+    services.store.audit("upload refused", detail=type(error).__name__)
