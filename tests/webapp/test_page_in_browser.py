@@ -212,6 +212,79 @@ def test_signing_asks_for_the_name_and_freezes_the_page(served: Served, page: An
     assert "A rib fracture" in page.inner_text(".rp-addendum")
 
 
+def test_a_report_that_could_not_be_saved_is_not_signed(served: Served, page: Any) -> None:
+    study = served.add(patient="RR-U", StudyInstanceUID="2.25.981", SeriesInstanceUID="2.25.982")
+    _open(page, served, study)
+    page.click("[data-section='impression'] .rp-add-statement")
+    page.keyboard.type("Normal.")
+    page.wait_for_function("document.querySelector('.rp-report h2').textContent.includes('saved')")
+    page.route("**/report", lambda route: route.abort())
+    page.locator(".rp-statements textarea").fill("A nodule.")
+    page.click(".rp-bar button:has-text('Sign')")
+    page.wait_for_selector("text=The report is not saved")
+    assert page.locator(".rp-dialog").count() == 0
+    assert page.input_value(".rp-statements textarea") == "A nodule."
+    assert served.services.store.report(study).state != "signed"
+
+
+def test_what_is_on_its_way_while_a_draft_is_stored_is_kept(served: Served, page: Any) -> None:
+    study = served.add(patient="RR-W", StudyInstanceUID="2.25.983", SeriesInstanceUID="2.25.984")
+    _open(page, served, study)
+    served.search.hits = ()
+    served.writer.gate = threading.Semaphore(0)
+    served.writer.queue.append([statement(1, "Drafted.")])
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(".rp-stop:visible")
+    held: list[Any] = []
+
+    def hold_the_first_save(route: Any) -> None:
+        if route.request.method == "PUT" and not held:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/report", hold_the_first_save)
+    with page.expect_request(lambda r: r.method == "PUT"):
+        page.fill(".rp-free", "Mine.")
+    served.writer.gate.release()
+    page.wait_for_selector(".rp-statements .rp-statement")
+    served.writer.gate = None
+    held[0].continue_()
+    page.wait_for_function("document.querySelector('.rp-report h2').textContent.includes('saved')")
+    assert page.input_value(".rp-free") == "Mine."
+    _until(page, lambda: served.services.store.report(study).free_text == "Mine.")
+    assert [s.text for s in served.services.store.report(study).statements] == ["Drafted."]
+    assert page.locator(".rp-conflict:visible").count() == 0
+
+
+def test_a_draft_waits_for_the_indication_that_was_just_typed(served: Served, page: Any) -> None:
+    study = served.add(patient="RR-I", StudyInstanceUID="2.25.985", SeriesInstanceUID="2.25.986")
+    _open(page, served, study)
+    served.search.hits = ()
+    served.writer.gate = None
+    served.writer.queue.append([statement(1, "Drafted.")])
+    held: list[Any] = []
+    page.route("**/indication", lambda route: held.append(route))
+    with page.expect_request("**/indication"):
+        page.fill(".rp-indication", "Cough.")
+        page.click(".rp-draft")
+    drafts: list[str] = []
+    page.on("request", lambda r: r.url.endswith("/draft") and drafts.append(r.url))
+    page.wait_for_timeout(300)
+    assert drafts == []
+    held[0].continue_()
+    page.wait_for_selector(".rp-statements .rp-statement")
+    assert served.writer.asked[-1].indication == "Cough."
+
+
+def _until(page: Any, condition: Any) -> None:
+    for _ in range(300):
+        if condition():
+            return
+        page.wait_for_timeout(20)
+    pytest.fail("the condition never came true")
+
+
 def test_an_upload_opens_its_study_and_a_bad_one_is_a_toast(served: Served, page: Any, tmp_path: Path) -> None:
     bad = tmp_path / "notes.txt"
     bad.write_text("not a scan")
@@ -241,6 +314,9 @@ def test_a_segment_is_listed_measured_and_drawn_in_3d(served: Served, page: Any)
         "[...document.querySelectorAll('.rp-card')].some(c => c.innerText.includes('liver: volume'))"
     )
     assert served.services.store.segment(row.id).label == "liver"
+    shown = page.inner_text(f"[data-segment='{row.id}']")
+    assert "mean 40 HU ± 0 HU" in shown
+    assert "longest" in shown
     page.hover(f"[data-segment='{row.id}']")
     page.click(f"[data-segment='{row.id}'] button[title='Hide']")
     page.wait_for_selector("#rr-surface:not(.shown)", state="attached")

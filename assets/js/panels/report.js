@@ -78,7 +78,7 @@ class Report {
     on('draft:start', () => this.draft().catch(complain));
     on('draft:stop', () => this.run && stop(this.run.study).catch(complain));
     on('report:sign', guarded(() => (this.frozen ? this.addendum() : this.sign())));
-    on('report:flush', ({ waiting }) => waiting.push(this.flush()));
+    on('report:flush', ({ waiting }) => waiting.push(this.settle()));
     on('drawers:close', () => this.closeVersions());
     window.addEventListener('beforeunload', (event) => {
       if (this.dirty) event.preventDefault();
@@ -239,6 +239,7 @@ class Report {
     const path = this.path;
     const body = this.body();
     const sent = new Map(body.statements.map((r) => [r.id, r.text]));
+    const base = this.revision;
     this.dirty = false;
     this.status.textContent = 'saving';
     this.saving = this.put(path, body)
@@ -247,7 +248,8 @@ class Report {
           if (!ok) complain(new Error(answer.error));
           return answer.revision;
         }
-        if (ok) this.saved(answer, sent);
+        if (this.revision !== base) this.changed(); // a draft was adopted meanwhile, with what was sent in it
+        else if (ok) this.saved(answer, sent);
         else {
           this.dirty = true;
           this.status.textContent = 'not saved';
@@ -294,8 +296,15 @@ class Report {
   /** Save now what waits. */
   async flush() {
     this.save.cancel();
-    if (this.saving) await this.saving;
+    while (this.saving) await this.saving;
     if (this.dirty && !this.conflict) await this.store();
+  }
+
+  /** Save now what waits; throws where that failed, so that nothing is signed or exported without the latest words. */
+  async settle() {
+    await this.flush();
+    if (this.conflict) throw new Error('Settle the conflict in the report first.');
+    if (this.dirty) throw new Error('The report is not saved, so this was not done. Your text is still here: try again.');
   }
 
   /** The board changed: show which statements are stale now. */
@@ -435,13 +444,15 @@ class Report {
     run.ended = true;
     run.report = data.report;
     this.status.textContent = data.complete ? 'draft saved' : data.report ? 'stopped; what was finished is saved' : 'stopped';
-    if (data.report) this.adopt(data.report);
+    if (!data.report) return;
+    this.adopt(data.report);
+    this.showUnseen([...data.report.unseen, ...(data.warnings || [])], data.report.model);
   }
 
   /** The server's report with the draft in it; what the reader wrote meanwhile stays and is saved on top. */
   adopt(report) {
     const mine = new Map(this.rows.filter((r) => r.data.origin !== 'model' || r.data.restored).map((r) => [r.data.id, r.data]));
-    const dirty = this.dirty;
+    const dirty = this.dirty || Boolean(this.saving); // what is on its way may have come too late for this report
     const free = this.free.value;
     this.save.cancel();
     const known = new Set(report.statements.map((s) => s.id));
@@ -475,8 +486,7 @@ class Report {
 
   async sign() {
     this.rows.filter((r) => !r.data.text.trim()).forEach((r) => this.remove(r));
-    await this.flush();
-    if (this.conflict) throw new Error('Settle the conflict in the report first.');
+    await this.settle();
     const words = 'Signing freezes this report: it can only be added to. Statements that stand struck out are left out.';
     const answer = await ask({ title: 'Sign the report', words, button: 'Sign' });
     if (!answer) return;

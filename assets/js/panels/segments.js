@@ -46,6 +46,10 @@ export function mount(element, { trigger }) {
     active = id;
     draw();
   });
+  on('report:state', ({ state: now }) => {
+    if (state.study) state.study.state = now;
+    draw();
+  });
 
   const change = (fn) =>
     guarded(async (...args) => {
@@ -71,6 +75,12 @@ export function mount(element, { trigger }) {
     const size = m.volume_ml !== null && m.volume_ml !== undefined
       ? quantity(m.volume_ml, 'ml')
       : m.area_mm2 ? quantity(m.area_mm2 / 100, 'cm²') : '';
+    const measured = [
+      Number.isFinite(m.mean) && Number.isFinite(m.sd)
+        ? `mean ${quantity(m.mean, m.unit === 'HU' ? 'HU' : '')} ± ${quantity(m.sd, m.unit === 'HU' ? 'HU' : '')}`
+        : '',
+      Number.isFinite(m.longest_axial_diameter_mm) ? `longest ${quantity(m.longest_axial_diameter_mm, 'mm')}` : '',
+    ].filter(Boolean);
     const frozen = state.study?.state === 'signed';
     const name = h('input.rp-name', {
       type: 'text',
@@ -123,6 +133,7 @@ export function mount(element, { trigger }) {
         icon('↷', 'Redo', () => step(segment, 'redo'), frozen || !segment.can_redo),
         icon('×', 'Delete', () => remove(segment), frozen),
       ),
+      measured.length ? h('p.rp-measured', {}, measured.join(' · ')) : null,
       segment.note ? h('p.rp-note.warning', {}, segment.note) : null,
     );
     row.addEventListener('click', (event) => {

@@ -44,16 +44,15 @@ export function mount(element) {
   );
   fill(element, h('header.rp-bar', {}, h('strong.rp-brand', {}, 'Reading Room'), reading));
 
-  const save = debounce(
-    guarded(async (id, text) => {
-      await api('PUT', `/api/studies/${encodeURIComponent(id)}/indication`, { text });
-      if (state.study?.id === id) {
-        state.study.indication = text;
-        emit('evidence:changed');
-      }
-    }),
-    SAVE_MS,
-  );
+  let saved = Promise.resolve(); // the latest save, so that a draft begins with the words that stand there
+  const save = debounce((id, text) => (saved = put(id, text)), SAVE_MS);
+  const put = guarded(async (id, text) => {
+    await api('PUT', `/api/studies/${encodeURIComponent(id)}/indication`, { text });
+    if (state.study?.id === id) {
+      state.study.indication = text;
+      emit('evidence:changed');
+    }
+  });
   indication.addEventListener('input', () => state.study && save(state.study.id, indication.value));
   indication.addEventListener('blur', () => save.flush());
 
@@ -172,7 +171,8 @@ export function mount(element) {
   }
 
   async function start() {
-    await Promise.resolve(save.flush());
+    save.flush();
+    await saved; // the click took the focus from the indication, so its save may be under way already
     emit('draft:start');
   }
   draft.addEventListener('click', () => start().catch(complain));
