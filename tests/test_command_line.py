@@ -14,11 +14,11 @@ import pydicom
 import pytest
 
 import app
-from core_models.errors import ModelMissing
+from core_models.errors import ModelMissing, Refused
 from tests.builders import ct_files, ct_series, zipped
 from tests.webapp.conftest import BallEngine
 from tests.webapp.fakes import FakeSearch, FakeWriter, statement
-from webapp import reading
+from webapp import reading, uploads
 from webapp.service import Services
 
 POINT = "12,10,6"  # inside the phantom's 32 × 24 × 8 voxels of 1 × 1 × 2 mm
@@ -66,6 +66,22 @@ def test_a_ct_is_read_into_every_file(parts: FakeWriter, tmp_path: Path, capsys:
     assert "Segment: liver, 2 click(s)" in shown
     (asked,) = parts.asked
     assert asked.indication == "Cough."
+
+
+def test_a_killed_read_leaves_its_scan_where_it_is_swept(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    used: list[Path] = []
+
+    def stopped(settings, **_):
+        used.append(settings.home)
+        raise Refused("Stopped.")
+
+    monkeypatch.setattr(Services, "create", staticmethod(stopped))
+    ct_series(tmp_path / "ct")
+    assert run(capsys, "read", tmp_path / "ct", "--out", tmp_path / "out")[0] == 2
+    assert used[0].parent == uploads.incoming(home)
+    assert not used[0].exists()
 
 
 def test_remove_and_finding_reach_the_parts(parts: FakeWriter, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

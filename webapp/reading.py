@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from core_models.errors import ReadingRoomError, Refused
+from webapp import uploads
 from webapp.drafting import loader
 from webapp.indexing import salt_of
 from webapp.priors import opener
@@ -92,7 +93,8 @@ def read(
     if not scan.exists():
         raise Refused(f"There is no file or folder {str(scan)!r}.")
     _make_folder(out)
-    with tempfile.TemporaryDirectory(prefix="reading-room-") as name:
+    uploads.sweep(settings.home)  # what a killed run left of its scan
+    with tempfile.TemporaryDirectory(prefix="read-", dir=uploads.incoming(settings.home)) as name:
         home = Path(name)
         own = replace(settings, home=home, database_url=f"sqlite:///{home / 'read.sqlite3'}")
         services = Services.create(

@@ -26,9 +26,14 @@ LEFTOVER_S = 6 * 3600
 
 def private_folder(home: Path) -> Path:
     """A new empty folder under `home` that only this user can enter."""
+    return Path(tempfile.mkdtemp(prefix="upload-", dir=incoming(home)))
+
+
+def incoming(home: Path) -> Path:
+    """Where scans lie while they are worked on; `sweep` removes what stays there."""
     base = home / "incoming"
     base.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return Path(tempfile.mkdtemp(prefix="upload-", dir=base))
+    return base
 
 
 def sweep(home: Path) -> None:

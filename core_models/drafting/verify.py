@@ -16,7 +16,10 @@ from core_models.drafting import prompt
 from core_models.drafting.evidence import Evidence, Statement
 from core_models.drafting.statements import PLACEHOLDER, placeholders
 
-_NUMBER = re.compile(r"\d+(?:\.\d+)?\s*(?:cm|mm|ml|cc|hu|%)", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"\d+(?:\.\d+)?[\s-]*(?:[cm]m|ml|cc|hu|%|percent|(?:centi|milli)(?:met|lit)(?:er|re)|lit(?:er|re)|hounsfield)",
+    re.IGNORECASE,
+)
 
 
 def check(statement: Statement, cards: Sequence[Evidence]) -> Statement:

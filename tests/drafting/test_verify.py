@@ -59,6 +59,8 @@ def test_supported(template: str, evidence: list[str]) -> None:
         ("No pneumothorax.", ["E1"], "No card says that this is normal."),
         ("The trachea is midline.", ["E2"], "No card says that this is normal."),
         ("A left opacity of 12 mm.", ["E2"], "It holds a number that no card gives."),
+        ("A left 12-mm opacity.", ["E2"], "It holds a number that no card gives."),
+        ("A left opacity of 2 centimeters.", ["E2"], "It holds a number that no card gives."),
         ("The liver has a volume of 1512 ml.", ["E4"], "It holds a number that no card gives."),
         ("The liver has a volume of {E4} and measures 18.2cm.", ["E4"], "It holds a number that no card gives."),
         ("The liver has a volume of {E9}.", ["E4"], "It names a measurement that is not on the board."),
