@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import app
+from webapp.server import create_app
 from webapp.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,3 +71,41 @@ def test_trained_files_are_safetensors_with_a_card_and_not_large() -> None:
             assert path.stat().st_size < 40 * 2**20, path
         if path.suffix == ".safetensors":
             assert (path.parent / "README.md").is_file(), path
+
+
+def _shape(route: str) -> str:
+    """A route with its parameters nameless."""
+    return re.sub(r"\{\w+\}", "{}", route)
+
+
+def test_every_route_is_in_the_architecture_and_every_one_there_exists(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, "restored after the test")
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    told = {_shape(route) for route in re.findall(r"^\| `([A-Z]+ /api/\S+?)`", text, re.MULTILINE)}
+    application = create_app()
+    paths = application.openapi()["paths"]
+    there = {
+        _shape(f"{method.upper()} {path}")
+        for path, methods in paths.items()
+        if path.startswith("/api/")
+        for method in methods
+    }
+    application.state.services.store.close()
+    assert told == there
+
+
+def test_every_event_of_the_bus_is_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    told = {
+        name
+        for row in re.findall(r"^\| (`[a-z]+(?::[a-z]+)?`[^|]*) \|", text, re.MULTILINE)
+        for name in row.split("`")[1::2]
+    }
+    modules = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "assets" / "js").rglob("*.js"))
+    sent = set(re.findall(r"\bemit(?:AndWait)?\('([a-z:]+)'", modules))
+    heard = set(re.findall(r"(?<![.\w])on\('([a-z:]+)'", modules))
+    assert sent == heard
+    assert sent == {name for name in told if ":" in name or name == "toast"}
