@@ -99,7 +99,7 @@ def _open_i(progress: Progress) -> Iterator[_Raw]:
     package = importlib.util.find_spec("torchxrayvision")
     archive = Path(package.origin).parent / "data" / "NLMCXR_reports.tgz" if package and package.origin else None
     if archive is None or not archive.is_file():
-        raise ModelMissing("The Open-i reports come with torchxrayvision, which is not installed: run `make install`.")
+        raise ModelMissing("The Open-i reports come with torchxrayvision, which is not installed: run `make prepare`.")
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for done, member in enumerate(tar, start=1):

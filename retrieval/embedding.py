@@ -48,7 +48,7 @@ def model_folder() -> Path:
     package = importlib.util.find_spec(PACKAGE)
     folder = Path(package.origin).parent / "model" if package and package.origin else None
     if folder is None or not (folder / "model.safetensors").is_file():
-        raise ModelMissing("The text encoder all-MiniLM-L6-v2 is not installed: run `pip install -r requirements.txt`.")
+        raise ModelMissing("The text encoder all-MiniLM-L6-v2 is not installed: run `make prepare`.")
     return folder
 
 

@@ -76,7 +76,7 @@ def test_special_tokens_in_a_text_are_text(encoder: embedding.TextEncoder) -> No
 
 def test_missing_encoder_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModelMissing, match="make install"):
+    with pytest.raises(ModelMissing, match="make prepare"):
         embedding.TextEncoder().encode(["a"])
 
 
