@@ -32,6 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     except ReadingRoomError as error:
         print(f"{error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"The machine refused it: {error.strerror or error}.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
     if result is not None and options.json:

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from core_models.errors import ModelMissing, NotFound, ReadingRoomError
+from core_models.errors import Busy, ModelMissing, NotFound, ReadingRoomError
 from webapp.errors import logged
 from webapp.priors import text_encoder
 from webapp.store import OutboxRow, Store, StudyRow, Version
 
 SALT_BYTES = 32
+RETRY_S = 30.0
 
 
 class Indexer:
@@ -56,13 +57,17 @@ class Indexer:
         self._woken.set()
 
     def _run(self) -> None:
+        wait: float | None = None
         while True:
-            self._woken.wait()
+            self._woken.wait(wait)
             self._woken.clear()
+            wait = None
             try:
                 self.take()
+            except Busy:
+                wait = RETRY_S  # another process writes the index
             except ReadingRoomError:
-                pass  # no index yet, or it is being written: the rows stay and are taken at the next wake
+                pass  # there is no index yet: the rows stay and are taken at the next wake or start
             except Exception as error:
                 logged(error)
 

@@ -171,6 +171,8 @@ class Drafter:
             warnings.append(f"{malformed} line(s) of the model did not have the form and were left out.")
         if repeated:
             warnings.append(f"{repeated} repeated line(s) were left out.")
+        if tokens >= MAX_NEW_TOKENS and not complete:
+            warnings.append(f"The draft reached its limit of {MAX_NEW_TOKENS} tokens and ends there.")
         cited = {i for s in out for i in s.evidence}
         missing = [i for i in names.values() if i.startswith("E") and i not in cited]
         if missing:

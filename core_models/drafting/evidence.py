@@ -110,7 +110,11 @@ class Statement:
 
 @dataclass(frozen=True)
 class DraftModel:
-    """What wrote the draft, enough to write it again."""
+    """What wrote the draft, enough to write it again.
+
+    Attributes:
+        seed: recorded with the draft; decoding is greedy, so the same board gives the same draft whatever it is.
+    """
 
     name: str
     adapter: str

@@ -21,6 +21,14 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 
+_DEGREES = {
+    "low": re.compile(r"\b(?:mild(?:ly)?|minimal(?:ly)?|small|slight(?:ly)?|tiny|trace|borderline)\b", re.IGNORECASE),
+    "middle": re.compile(r"\bmoderate(?:ly)?\b", re.IGNORECASE),
+    "high": re.compile(r"\b(?:severe(?:ly)?|large|marked(?:ly)?|massive|extensive)\b", re.IGNORECASE),
+}
+
+_CHAMBER = re.compile(r"\b(?:left|right) (?:atri\w+|ventric\w+|main|brachiocephalic)\b", re.IGNORECASE)  # no side
+
 
 def check(statement: Statement, cards: Sequence[Evidence]) -> Statement:
     """The statement with `support` and `note` set; rejected cards count as absent."""
@@ -38,8 +46,13 @@ def check(statement: Statement, cards: Sequence[Evidence]) -> Statement:
         if own and own & denied and not own & affirmed:
             return replace(statement, support="contradicted", note=f"{card.id} says otherwise: {card.statement}.")
         sides, mine = f.side_of(card.statement), f.side_of(statement.text)
-        if card in cited and sides and mine and own & affirmed and not sides & mine:
+        if card not in cited or not own & affirmed:
+            continue
+        if sides and mine and not sides & mine:
             return replace(statement, support="contradicted", note=f"{card.id} names the other side.")
+        degrees, said = _degrees(card.statement), _degrees(bare)
+        if len(affirmed) == 1 and degrees and said and not degrees & said:  # of several, it may be another's degree
+            return replace(statement, support="contradicted", note=f"{card.id} names another degree: {card.statement}.")
     if _NUMBER.search(bare):
         return replace(statement, support="unsupported", note="It holds a number that no card gives.")
     if wrong := _wrong_number(template, statement.evidence, known):
@@ -48,7 +61,9 @@ def check(statement: Statement, cards: Sequence[Evidence]) -> Statement:
         return replace(statement, support="unsupported", note="No card on the board supports it.")
     numbers = placeholders(template)
     if f.is_normal(bare) and not numbers:
-        if any(c.statement.lower() in f.NORMAL_TERMS for c in cited if c.kind == "finding"):
+        asserted = [c.statement for c in cited if c.kind == "finding"]
+        # The reader's own negative ("no pneumothorax") is asserted too, in its words.
+        if any(a.lower() in f.NORMAL_TERMS or (f.is_normal(a) and _words(a) <= _words(bare)) for a in asserted):
             return replace(statement, support="supported", note="")
         return replace(statement, support="unsupported", note="No card says that this is normal.")
     license_ = set().union(*(f.licensed(c.statement) for c in cited if c.kind == "finding"), set())
@@ -58,6 +73,9 @@ def check(statement: Statement, cards: Sequence[Evidence]) -> Statement:
     if extra:
         words = ", ".join(sorted(extra))
         return replace(statement, support="unsupported", note=f"The cited cards do not say: {words}.")
+    sided = [c for c in cited if c.kind == "finding" and f.concepts_of_term(c.statement) & affirmed]
+    if f.side_of(_CHAMBER.sub("", bare)) and sided and not numbers and not any(f.side_of(c.statement) for c in sided):
+        return replace(statement, support="unsupported", note="No cited card names the side.")
     if not affirmed and not numbers and not any(_words(c.statement) <= _words(bare) for c in cited):
         return replace(statement, support="unsupported", note="Nothing in it can be checked against the cited cards.")
     return replace(statement, support="supported", note="")
@@ -81,6 +99,11 @@ def _wrong_number(template: str, evidence: Sequence[str], known: dict[str, Evide
         if structure not in before or quantity not in since:
             return f"{card.id} is another number: {card.statement}."
     return ""
+
+
+def _degrees(text: str) -> set[str]:
+    """How much of it a text says there is: any of "low", "middle", "high"."""
+    return {degree for degree, words in _DEGREES.items() if words.search(text)}
 
 
 def _words(text: str) -> set[str]:

@@ -128,3 +128,25 @@ def test_an_effusion_is_supported_by_its_card_and_no_device_denied_with_it() -> 
     effusion, port = finding("E1", "Pleural Effusion/left"), finding("E2", "Medical Device")
     assert verdict("Small left pleural effusion.", "E1", cards=(effusion, port))[0] == "supported"
     assert verdict("No effusion.", "E3", cards=(port, NORMAL))[0] == "supported"
+
+
+@pytest.mark.parametrize(
+    ("card", "said", "support", "note"),
+    [
+        ("Pleural Effusion", "Small left pleural effusion.", "unsupported", "No cited card names the side."),
+        ("Pleural Effusion/left", "Left pleural effusion.", "supported", ""),
+        ("Pleural Effusion", "Pleural effusion.", "supported", ""),
+        ("Medical Device", "Leads in the right atrium and right ventricle.", "supported", ""),
+        ("Cardiomegaly/mild", "Severe cardiomegaly.", "contradicted", "E1 names another degree: Cardiomegaly/mild."),
+        ("Cardiomegaly/mild", "Mild to moderate cardiomegaly.", "supported", ""),
+        ("Cardiomegaly", "Mild cardiomegaly.", "supported", ""),
+    ],
+)
+def test_a_side_or_a_degree_is_not_invented(card: str, said: str, support: str, note: str) -> None:
+    assert verdict(said, "E1", cards=(finding("E1", card),)) == (support, note)
+
+
+def test_the_readers_own_negative_is_an_assertion() -> None:
+    own = finding("E1", "no pneumothorax")
+    assert verdict("There is no pneumothorax.", "E1", cards=(own,)) == ("supported", "")
+    assert verdict("No pleural effusion.", "E1", cards=(own,))[0] == "unsupported"

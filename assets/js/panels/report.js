@@ -443,7 +443,7 @@ class Report {
   finish(run, data) {
     run.ended = true;
     run.report = data.report;
-    this.status.textContent = data.complete ? 'draft saved' : data.report ? 'stopped; what was finished is saved' : 'stopped';
+    this.status.textContent = data.complete ? 'draft saved' : data.report ? 'incomplete; what was finished is saved' : 'stopped';
     if (!data.report) return;
     this.adopt(data.report);
     this.showUnseen([...data.report.unseen, ...(data.warnings || [])], data.report.model);

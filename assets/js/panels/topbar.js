@@ -69,7 +69,15 @@ export function mount(element) {
     showState(study.state);
     close();
   });
-  on('series:open', (series) => series && showReceipt(series));
+  let shownFor = null; // the study whose odd receipt was opened unasked, once
+  on('series:open', (series) => {
+    if (!series) return;
+    showReceipt(series);
+    if (badge.classList.contains('warned') && shownFor !== state.study?.id) {
+      shownFor = state.study?.id;
+      if (receipt.hidden) toggle(badge, receipt);
+    }
+  });
   on('study:closed', () => {
     save.flush();
     close();
