@@ -133,6 +133,7 @@ def train(
         log(f"validation loss after epoch {epoch + 1}: {state['validation'][-1][1]:.3f}")
         _save(checkpoint, model, optimiser, state, recipe)
     model.save_pretrained(out)
+    _name_base(out / "adapter_config.json", base.name.partition("@")[0])
     (out / "README.md").unlink(missing_ok=True)  # peft's empty card; ours is written by the caller
     summary = {
         "base": base.name,
@@ -255,6 +256,13 @@ def _save(folder: Path, model: Any, optimiser: Any, state: dict, recipe: Recipe)
         folder.rename(old)
     work.rename(folder)
     _discard(old)
+
+
+def _name_base(config: Path, name: str) -> None:
+    """The base by its name: peft writes the path that it had on the training machine."""
+    fields = json.loads(config.read_text())
+    fields |= {"base_model_name_or_path": name, "target_modules": sorted(fields["target_modules"])}
+    config.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 
 def _settle(folder: Path) -> None:

@@ -97,6 +97,11 @@ def test_interrupted_and_resumed_is_as_if_never_interrupted(
     assert not (tmp_path / "checkpoint").exists()
 
 
+def test_the_folder_names_no_path_of_the_training_machine(whole: tuple[Path, dict[str, Any]]) -> None:
+    config = json.loads((whole[0] / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "gemma-3-270m-pruned"
+
+
 def test_interrupted_twice(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(Interrupted):
