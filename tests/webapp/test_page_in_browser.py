@@ -315,8 +315,8 @@ def test_a_segment_is_listed_measured_and_drawn_in_3d(served: Served, page: Any)
     )
     assert served.services.store.segment(row.id).label == "liver"
     shown = page.inner_text(f"[data-segment='{row.id}']")
-    assert "mean 40 HU ± 0 HU" in shown
-    assert "longest" in shown
+    assert "40 ± 0 HU" in shown
+    assert "⌀" in shown
     page.hover(f"[data-segment='{row.id}']")
     page.click(f"[data-segment='{row.id}'] button[title='Hide']")
     page.wait_for_selector("#rr-surface:not(.shown)", state="attached")

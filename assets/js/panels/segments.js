@@ -76,10 +76,8 @@ export function mount(element, { trigger }) {
       ? quantity(m.volume_ml, 'ml')
       : m.area_mm2 ? quantity(m.area_mm2 / 100, 'cm²') : '';
     const measured = [
-      Number.isFinite(m.mean) && Number.isFinite(m.sd)
-        ? `mean ${quantity(m.mean, m.unit === 'HU' ? 'HU' : '')} ± ${quantity(m.sd, m.unit === 'HU' ? 'HU' : '')}`
-        : '',
-      Number.isFinite(m.longest_axial_diameter_mm) ? `longest ${quantity(m.longest_axial_diameter_mm, 'mm')}` : '',
+      Number.isFinite(m.mean) && Number.isFinite(m.sd) ? `${m.mean.toFixed(m.unit === 'HU' ? 0 : 1)} ± ${quantity(m.sd, m.unit === 'HU' ? 'HU' : '')}` : '',
+      Number.isFinite(m.longest_axial_diameter_mm) ? `⌀ ${quantity(m.longest_axial_diameter_mm, 'mm')}` : '',
     ].filter(Boolean);
     const frozen = state.study?.state === 'signed';
     const name = h('input.rp-name', {
@@ -133,7 +131,7 @@ export function mount(element, { trigger }) {
         icon('↷', 'Redo', () => step(segment, 'redo'), frozen || !segment.can_redo),
         icon('×', 'Delete', () => remove(segment), frozen),
       ),
-      measured.length ? h('p.rp-measured', {}, measured.join(' · ')) : null,
+      measured.length ? h('p.rp-measured', { title: 'Mean ± SD inside the segment, and its longest axial diameter' }, measured.join(' · ')) : null,
       segment.note ? h('p.rp-note.warning', {}, segment.note) : null,
     );
     row.addEventListener('click', (event) => {
