@@ -44,7 +44,7 @@ def demo_ct(spare: Settings) -> Path:
 
 
 @pytest.fixture(scope="session")
-def models(spare: Settings) -> Path:
+def prepared_models(spare: Settings) -> Path:
     """The folder of prepared models; converting the language model takes a minute where it was not done yet."""
     from core_models.drafting import language_model
 

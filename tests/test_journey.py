@@ -32,13 +32,15 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory, models: Path, index_folder: Path) -> Iterator[tuple[Any, str]]:
+def room(
+    tmp_path_factory: pytest.TempPathFactory, prepared_models: Path, index_folder: Path
+) -> Iterator[tuple[Any, str]]:
     """(application, address) on a home of its own with the real models and a copy of the index."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE"):
             patch.setenv(name, "restored after the tests")
         home = tmp_path_factory.mktemp("home")
-        (home / "models").symlink_to(models)
+        (home / "models").symlink_to(prepared_models)
         shutil.copytree(index_folder, home / "index")  # signing adds to it
         app = create_app(load({"READING_ROOM_HOME": str(home)}))
         with serving(app) as address:

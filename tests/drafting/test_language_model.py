@@ -217,14 +217,14 @@ def test_folding_gives_the_logits_of_the_adapted_model() -> None:
 
 
 @pytest.fixture(scope="module")
-def words(models: Path) -> Any:
+def words(prepared_models: Path) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(language_model.folder(models), local_files_only=True)
+    return AutoTokenizer.from_pretrained(language_model.folder(prepared_models), local_files_only=True)
 
 
-def test_the_shipped_adapter_fits_the_model_that_is_prepared_here(models: Path) -> None:
-    made = json.loads((language_model.folder(models) / language_model.MANIFEST).read_text())
+def test_the_shipped_adapter_fits_the_model_that_is_prepared_here(prepared_models: Path) -> None:
+    made = json.loads((language_model.folder(prepared_models) / language_model.MANIFEST).read_text())
     shipped = json.loads((language_model.VOCABULARY.parents[1] / "adapter" / "reading-room.json").read_text())
     assert made["digest"] == shipped["base_digest"]
 
