@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -173,3 +174,14 @@ def test_unknown_studies_are_404(room: Room) -> None:
         answer = room.client.get(f"/api/studies/none{path}")
         assert answer.status_code == 404, path
         assert answer.json()["error"]
+
+
+@pytest.mark.parametrize(("modality", "asked"), [("CT", "CT"), ("OT", None), ("", None)])
+def test_a_picture_of_unknown_modality_is_searched_among_all(
+    room: Room, monkeypatch: pytest.MonkeyPatch, modality: str, asked: str | None
+) -> None:
+    study = room.study()["id"]
+    row = room.services.store.study(study)
+    monkeypatch.setattr(room.services.store, "study", lambda _: replace(row, modality=modality))
+    room.services.priors.find(study)
+    assert room.search.asked[-1][1]["modality"] == asked
