@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from core_models.errors import ModelMissing, ReadingRoomError
+from core_models.errors import ReadingRoomError
+from webapp import benchmarks
 from webapp import settings as settings_module
 from webapp.settings import Settings
 
 ADAPTER = Path(__file__).resolve().parent / "assets" / "adapter"
 EVALUATIONS = ("segmentation", "drafting")
-BENCHMARKS = ("startup", "viewer", "click", "draft", "search")
 
 Options = argparse.Namespace
 
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--limit", type=int, default=0, metavar="N", help="only the first N test studies")
     evaluate.add_argument("--json", action="store_true", help="one JSON object on the last line")
     benchmark = command("benchmark", _benchmark, "measure how fast a part is and what memory it takes")
-    benchmark.add_argument("part", choices=BENCHMARKS)
+    benchmark.add_argument("part", choices=benchmarks.NAMES)
     benchmark.add_argument("--json", action="store_true", help="one JSON object on the last line")
     return parser
 
@@ -226,11 +226,6 @@ def _drafting(settings: Settings, options: Options) -> dict[str, Any]:
 
 
 def _benchmark(settings: Settings, options: Options) -> dict[str, Any]:
-    try:
-        from webapp import benchmarks
-    except ImportError as error:  # httpx and playwright come with the tests' requirements
-        raise ModelMissing(f"This benchmark needs the package {error.name!r}.") from error
-
     result = benchmarks.run(options.part, settings, lambda text: print(text, flush=True))
     if not options.json:
         print(json.dumps(result, indent=1))

@@ -85,13 +85,14 @@ def train(
     checkpoint = out / "checkpoint"
     state: dict[str, Any] = {"step": 0, "losses": [], "validation": [], "seconds": 0.0}
     schedule = [_batches(_encode(base.tokenizer, pairs(e), recipe.max_tokens), recipe, e) for e in range(recipe.epochs)]
+    fingerprint = _fingerprint(schedule)
     _settle(checkpoint)
     if resume and (checkpoint / "state.json").is_file():
         state = _restore(checkpoint, model, optimiser, recipe)
-        if state.setdefault("pairs", _fingerprint(schedule)) != _fingerprint(schedule):
+        if state.get("pairs") != fingerprint:
             raise Refused("The checkpoint was written on other pairs; remove it, or train on the same data and code.")
         log(f"resumed at step {state['step']}")
-    state["pairs"] = _fingerprint(schedule)
+    state["pairs"] = fingerprint
     held = _encode(base.tokenizer, held_out, recipe.max_tokens)
     if not state["validation"]:
         state["validation"].append((0, _validate(model, held, recipe)))

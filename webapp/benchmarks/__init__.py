@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from core_models.errors import ModelMissing
 from webapp.settings import Settings
 
 NAMES = ("startup", "viewer", "click", "draft", "search")
@@ -18,6 +19,10 @@ def run(name: str, settings: Settings, say: Callable[[str], None]) -> dict[str, 
     """Measure one part.
 
     Raises:
-        ModelMissing: the demo CT, a model, the index or the browser is not on this machine.
+        ModelMissing: the demo CT, a model, the index, the browser or a package is not on this machine.
     """
-    return import_module(f"webapp.benchmarks.{name}").measure(settings, say)
+    try:
+        part = import_module(f"webapp.benchmarks.{name}")
+    except ModuleNotFoundError as error:  # httpx and playwright stand among the tests' requirements
+        raise ModelMissing(f"This benchmark needs the package {error.name!r}.") from error
+    return part.measure(settings, say)

@@ -103,7 +103,7 @@ export function mount(element) {
         role: 'listitem',
         tabindex: 0,
         'data-card': card.id,
-        title: card.kind === 'measurement' ? `Measured on a segment of ${card.source}` : null,
+        title: card.kind === 'measurement' ? `Measured on the segment that ${card.source} made` : null,
         'aria-label': `${card.id}, ${card.text}, ${card.status}`,
         onclick: (event) => !event.target.closest('button, details') && select(),
         onkeydown: (event) => {
