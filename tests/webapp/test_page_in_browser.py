@@ -185,6 +185,11 @@ def test_two_editors_the_second_keeps_their_text_and_sees_the_difference(served:
     assert page.input_value(".rp-statements textarea") == "Mine."
     assert "Mine" in page.inner_text(".rp-conflict ins")
     assert "Theirs" in page.inner_text(".rp-conflict del")
+    page.click("text=Worklist")
+    page.wait_for_selector(f"tr[data-study='{study}']:visible")
+    page.go_back()
+    page.wait_for_selector(".rp-conflict:visible")
+    assert page.input_value(".rp-statements textarea") == "Mine.", "leaving loses nothing"
     page.click("text=Keep mine")
     page.wait_for_selector(".rp-conflict", state="hidden")
     page.wait_for_function("document.querySelector('.rp-report h2').textContent.includes('saved')")

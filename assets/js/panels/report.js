@@ -24,6 +24,7 @@ class Report {
     this.revision = 0;
     this.cards = new Map();
     this.conflict = null;
+    this.kept = new Map(); // study → the reader's side of a conflict that they left open
     this.saving = null;
     this.dirty = false;
     this.run = null;
@@ -93,6 +94,7 @@ class Report {
     const report = await api('GET', `${this.path}/report`);
     if (this.id !== study.id) return;
     this.show(report);
+    this.takeUp(report);
     if (report.state === 'signed') await this.showAddenda();
   }
 
@@ -220,6 +222,9 @@ class Report {
   /** Send what waits before this study's rows are cleared from the page. */
   leave() {
     this.save.cancel();
+    if (this.id && this.conflict) {
+      this.kept.set(this.id, { statements: this.rows.map((r) => r.data), free_text: this.free.value });
+    }
     if (!this.dirty || !this.id || this.conflict) return;
     const path = this.path;
     const body = this.body();
@@ -318,6 +323,17 @@ class Report {
   }
 
   // ---- two editors -----------------------------------------------------------------------------------------------
+
+  /** A conflict that was left open is shown again, with the reader's words. */
+  takeUp(report) {
+    const mine = this.kept.get(this.id);
+    if (!mine) return;
+    this.kept.delete(this.id);
+    this.rows = mine.statements.map((s) => this.row(s));
+    this.free.value = mine.free_text;
+    this.place();
+    this.clashWith({ error: 'Your words differ from the stored report and are not saved yet.', report });
+  }
 
   clashWith(answer) {
     const theirs = answer.report;
