@@ -12,6 +12,7 @@ import platformdirs
 from core_models.errors import Refused
 
 PREFIX = "READING_ROOM_"
+_EYES = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*(?::\S.*)?")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Settings:
         max_upload_mb: the largest upload.
         threads: torch and OpenMP threads for models.
         adapter: folder of the LoRA adapter, or "" for the one in assets/.
+        eyes: the model that reads images, as NAME or NAME:FOLDER of `core_models.registry`; "" for the embedded one.
     """
 
     home: Path
@@ -36,6 +38,7 @@ class Settings:
     max_upload_mb: int = 2048
     threads: int = 2
     adapter: str = ""
+    eyes: str = ""
 
     @property
     def models(self) -> Path:
@@ -55,7 +58,7 @@ class Settings:
 
 
 def load(environ: dict[str, str] | None = None) -> Settings:
-    """Read the settings from the environment (or from `environ`, for tests).  Raises Refused on a wrong number."""
+    """The settings from the environment (or from `environ`, for tests).  Raises Refused on a wrong number or form."""
     env = os.environ if environ is None else environ
 
     def get(name: str, default: str) -> str:
@@ -67,6 +70,9 @@ def load(environ: dict[str, str] | None = None) -> Settings:
             raise Refused(f"{PREFIX}{name} is set to {text[:20]!r}; a whole number from 1 is expected.")
         return int(text)
 
+    eyes = get("EYES", "").strip()
+    if eyes and not _EYES.fullmatch(eyes):
+        raise Refused(f"{PREFIX}EYES is set to {eyes[:40]!r}; NAME or NAME:FOLDER is expected, as in rad-dino:FOLDER.")
     home = Path(get("HOME", platformdirs.user_data_dir("reading-room", appauthor=False))).expanduser().resolve()
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     return Settings(
@@ -78,4 +84,5 @@ def load(environ: dict[str, str] | None = None) -> Settings:
         max_upload_mb=number("MAX_UPLOAD_MB", 2048),
         threads=number("THREADS", 2),
         adapter=get("ADAPTER", ""),
+        eyes=eyes,
     )
