@@ -42,15 +42,27 @@ class CorpusReport:
 Split = Literal["train", "test"]
 
 
+FoundBy = tuple[str, int, float]
+"""(list's name, rank from 1, score in that list)."""
+
+
 @dataclass(frozen=True)
 class Prior:
     """One search hit.
 
     Attributes:
-        score: cosine similarity of the embeddings, -1 to 1.
-        matched: the report's sentences nearest to the query, best first (at most three).
+        score: cosine similarity, -1 to 1, of the report's text with the query's text where there is one; else with the
+            image in the shared space; else, in an index without texts of that space, of the study's image.
+        matched: the report's sentences nearest to the query's text, best first (at most three); none without one.
+        found_by: the lists that found it, each with its rank and score there; reports that read alike count as one.
     """
 
     report: CorpusReport
     score: float
     matched: tuple[str, ...]
+    found_by: tuple[FoundBy, ...] = ()
+
+    @property
+    def found_words(self) -> str:
+        """How it was found, for a card: "findings, rank 1; image to report, rank 2"; "" where that is not known."""
+        return "; ".join(f"{name}, rank {rank}" for name, rank, _ in sorted(self.found_by, key=lambda f: f[1]))

@@ -1,10 +1,15 @@
-"""What the reader asks in → the most similar prior reports out, filtered before they are compared; or none, said so.
+"""What the reader asks and the image shows → the most similar priors out, filtered beforehand; or none, said so.
+
+Without an image the text alone decides, by cosine similarity.  With one, up to four lists are fused by their ranks (see
+`fusion`): the query's text against the reports, the finding terms against the reports' terms, and the image, in the
+shared image-text space, against the reports' texts and against the images of signed studies.
 
 Concurrency: a `Searcher` changes nothing after construction; searches may run in several threads.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +20,28 @@ import numpy as np
 from core_models.errors import ModelMissing
 from retrieval import guard
 from retrieval.embedding import Encoder
-from retrieval.index import Index, terms_text
+from retrieval.fusion import Fused, fuse
+from retrieval.generation import REBUILD
+from retrieval.opened import Index
 from retrieval.report import CorpusReport, Prior
+from retrieval.shared import unit
+from retrieval.terms import TermsLikeness, terms_text
 
 MAX_HITS = 50
 MATCHED_SENTENCES = 3
+DEPTH = 200
+"""Distinct texts of each list that are fused: what stands lower could add less than 1/260."""
+
+UNCALIBRATED_IMAGES = 1
+"""Images that are fused while no floor is calibrated: of a handful, the best is the best whatever it shows."""
+
+TEXT, FINDINGS, IMAGE_REPORT, IMAGE_IMAGE = "text", "findings", "image to report", "image to image"
 
 _RADIOGRAPHS = frozenset({"CR", "DX", "RG", "RF", "XR", "PX"})
+_NOT_WORDS = re.compile(r"[\W_]+")
+
+Hits = list[tuple[int, float]]
+"""(report row, score), best first, each text once."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +50,11 @@ class SearchResult:
 
     Attributes:
         priors: hits, best first, no two with the same text; the nearest ones even when none is close.
-        close: whether the best hit reaches the calibrated threshold.
+        close: whether a hit's score reaches the calibrated threshold: the text's where the query has text, else the
+            image's; False where that one is not calibrated, and the sentence says so.
         sentence: what the reader must know about the result ("No close precedent ..."); "" where there is nothing.
         other_modality: the index holds no report of the asked modality, so hits are of another one.
-        threshold: the score that `close` was decided by.
+        threshold: the score that `close` was decided by; 0 where there is none.
         flags: what the guard found in the query.
     """
 
@@ -64,6 +85,12 @@ class Searcher:
         self._region = np.array([r.region.lower() for r in index.reports])
         self._study = np.array([r.study_id for r in index.reports])
         self._patient = np.array([r.patient_key for r in index.reports])
+        texts: dict[str, int] = {}
+        self._text = np.array([texts.setdefault(_normalised(r), len(texts)) for r in index.reports])  # (reports,)
+        self._terms = TermsLikeness(r.terms for r in index.reports)
+        held = index.shared.texts
+        self._shared_texts = None if held is None else held.astype(np.float32)  # (reports, d)
+        self._images = index.shared.images.astype(np.float32)  # (images, d)
 
     def search(
         self,
@@ -76,8 +103,10 @@ class Searcher:
         exclude_study: str | None = None,
         exclude_patient: str | None = None,
         minimum: float | None = None,
+        image: np.ndarray | None = None,
+        image_model: str = "",
     ) -> SearchResult:
-        """Find the prior reports nearest to the query.
+        """Find the priors nearest to the query.
 
         Args:
             query: free text (indication, findings); untrusted.
@@ -86,32 +115,115 @@ class Searcher:
             modality: DICOM modality; hits are of it where the index has any (all radiograph codes are one), else of
                 any, and the result says so.
             region: only reports of this region, where given.
-            exclude_study, exclude_patient: never a report of this study id or with this patient key.
+            exclude_study, exclude_patient: never a report, or an image, of this study id or with this patient key.
             minimum: threshold for "close"; None takes the index's calibrated one.
+            image: (d,) vector of the study's image in the shared image-text space, or None; alone it is enough.
+            image_model: the space's name; vectors of another than the index's are not used, and the result says so.
+
+        Raises:
+            ValueError: `image` is not one finite vector of the length that its model has in the index.
         """
         started = time.perf_counter()
-        threshold = self.index.manifest.minimum if minimum is None else minimum
+        picture, image_note = (None, "") if image is None else self._picture(image, image_model)
         text, flags = guard.clean(". ".join(t for t in (query.strip(), terms_text(terms)) if t))
-        if not any(c.isalnum() for c in text):
+        asked = any(c.isalnum() for c in text)
+        threshold = self._threshold(asked, minimum)
+        if not asked and picture is None:
             sentence = "Prior reports were not searched: there is no indication or finding to search with."
-            return SearchResult((), False, sentence, _since(started), threshold=threshold, flags=flags)
+            sentence = f"{sentence} {image_note}".strip()
+            return SearchResult((), False, sentence, _since(started), threshold=threshold or 0.0, flags=flags)
 
         allowed, other_modality = self._allowed(modality, region, exclude_study, exclude_patient)
-        vector = self._encoder.encode([text])  # (1, 384)
-        hits = self._nearest(vector, allowed, max(1, min(k, MAX_HITS)))
-        priors = tuple(Prior(self.index.reports[row], score, self._matched(row, vector[0])) for row, score in hits)
-        close = bool(priors) and priors[0].score >= threshold
-        notes = []
+        k = max(1, min(k, MAX_HITS))
+        depth = k if picture is None else DEPTH
+        vector = self._encoder.encode([text])[0] if asked else None  # (384,)
+        lists: dict[str, Hits] = {}
+        if vector is not None:
+            lists[TEXT] = self._nearest(vector, allowed, depth)
+        if picture is not None:
+            lists |= self._seen(picture, terms, np.flatnonzero(allowed), depth)
+        priors = tuple(self._prior(hit, row, vector, picture) for hit, row in self._fused(lists)[:k])
+        best = max((p.score for p in priors), default=-1.0)
+        close = bool(priors) and threshold is not None and best >= threshold
+        notes = [image_note]
         if other_modality:
             notes.append(f"No prior reports of this modality ({_shown(modality)}) are in the index.")
         if not priors:
             notes.append("No prior report is left after the filters.")
+        elif threshold is None:
+            notes.append("These priors were found by the image alone; how close they are is not calibrated.")
         elif not close:
             notes.append(
-                f"No close precedent: the nearest report scores {priors[0].score:.2f}, "
-                f"below the calibrated {threshold:.2f}."
+                f"No close precedent: the nearest report scores {best:.2f}, below the calibrated {threshold:.2f}."
             )
-        return SearchResult(priors, close, " ".join(notes), _since(started), other_modality, threshold, flags)
+        sentence = " ".join(n for n in notes if n)
+        return SearchResult(priors, close, sentence, _since(started), other_modality, threshold or 0.0, flags)
+
+    def _picture(self, image: np.ndarray, model: str) -> tuple[np.ndarray | None, str]:
+        """The image's unit vector where the index has vectors of its model, and what to say of it otherwise."""
+        held, why = self.index.shared, self.index.manifest.shared_note
+        if not held.model:
+            return None, f"The image was not searched: {why}; {REBUILD}."
+        if held.model != model:
+            return None, f"The image was not searched: another model read it than made the index; {REBUILD}."
+        picture = unit(image)
+        if picture.shape != (held.dimensions,):
+            raise ValueError(f"an image of {model} has {picture.shape} numbers, not {held.dimensions}")
+        if held.texts is None:
+            return picture, f"The image was compared with images of signed studies only: {why}; {REBUILD}."
+        return picture, ""
+
+    def _threshold(self, asked: bool, minimum: float | None) -> float | None:
+        if minimum is not None:
+            return minimum
+        if asked:
+            return self.index.manifest.minimum
+        return None if self._shared_texts is None else self.index.manifest.image_minimum
+
+    def _seen(self, picture: np.ndarray, terms: Sequence[str], rows: np.ndarray, depth: int) -> dict[str, Hits]:
+        """The lists beside the text's, over the allowed rows; a list with nothing in it is left out."""
+        lists = {}
+        likeness = self._terms.to(terms)[rows]
+        lists[FINDINGS] = self._distinct(rows[likeness > 0], likeness[likeness > 0], depth)
+        if self._shared_texts is not None:
+            lists[IMAGE_REPORT] = self._distinct(rows, self._shared_texts[rows] @ picture, depth)
+        pictured, floor = self.index.shared.image_rows, self.index.manifest.image_floor
+        alike = self._images @ picture
+        mine = np.isin(pictured, rows) & (alike >= (-np.inf if floor is None else floor))
+        deep = UNCALIBRATED_IMAGES if floor is None else depth
+        lists[IMAGE_IMAGE] = self._distinct(pictured[mine], alike[mine], deep)
+        return {name: hits for name, hits in lists.items() if hits}
+
+    def _distinct(self, rows: np.ndarray, scores: np.ndarray, count: int) -> Hits:
+        """The best `count` texts of the rows."""
+        hits: dict[int, tuple[int, float]] = {}
+        for place in np.argsort(-scores, kind="stable").tolist():
+            hits.setdefault(int(self._text[rows[place]]), (int(rows[place]), _cosine(scores[place])))
+            if len(hits) == count:
+                break
+        return list(hits.values())
+
+    def _fused(self, lists: dict[str, Hits]) -> list[tuple[Fused[int], int]]:
+        """The texts of all lists, best first, each with the row of the report that stands for it."""
+        by_text = {name: [(int(self._text[row]), score) for row, score in hits] for name, hits in lists.items()}
+        row_of: dict[int, int] = {}
+        for hits in lists.values():
+            # Of reports that read alike, the last list's: the one whose image is like it, else whose terms are.
+            row_of |= {int(self._text[row]): row for row, _ in hits}
+        return [(hit, row_of[hit.thing]) for hit in fuse(by_text)]
+
+    def _prior(self, hit: Fused[int], row: int, vector: np.ndarray | None, picture: np.ndarray | None) -> Prior:
+        scores = {name: score for name, _, score in hit.found_by}
+        if vector is not None:
+            score = scores.get(TEXT)
+            if score is None:  # far down the text's own list, or not in it
+                score = _cosine(self.index.vectors.reconstruct(row) @ vector)
+        elif self._shared_texts is not None:
+            score = _cosine(self._shared_texts[row] @ picture)
+        else:
+            score = scores[IMAGE_IMAGE]
+        matched = () if vector is None else self._matched(row, vector)
+        return Prior(self.index.reports[row], score, matched, hit.found_by)
 
     def _allowed(
         self, modality: str | None, region: str | None, exclude_study: str | None, exclude_patient: str | None
@@ -132,17 +244,17 @@ class Searcher:
             allowed &= self._patient != exclude_patient
         return allowed, other_modality
 
-    def _nearest(self, vector: np.ndarray, allowed: np.ndarray, k: int) -> list[tuple[int, float]]:
-        """Up to k (row, score), best first, each text once: half of all normal reports read word for word alike."""
+    def _nearest(self, vector: np.ndarray, allowed: np.ndarray, k: int) -> Hits:
+        """Up to k hits of the text, each text once: half of all normal reports read word for word alike."""
         rows = np.flatnonzero(allowed).astype(np.int64)
         parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(rows))
         count = min(len(rows), 8 * k)
         while count:
-            scores, found = self.index.vectors.search(vector, count, params=parameters)
-            distinct: dict[str, tuple[int, float]] = {}
+            scores, found = self.index.vectors.search(vector[None], count, params=parameters)
+            distinct: dict[int, tuple[int, float]] = {}
             for row, score in zip(found[0].tolist(), scores[0].tolist(), strict=True):
                 if row >= 0:
-                    distinct.setdefault(_normalised(self.index.reports[row]), (row, min(1.0, max(-1.0, score))))
+                    distinct.setdefault(int(self._text[row]), (row, _cosine(score)))
             if len(distinct) >= k or count == len(rows):
                 return list(distinct.values())[:k]
             count = min(len(rows), 4 * count)
@@ -168,7 +280,11 @@ def _shown(modality: str | None) -> str:
 
 
 def _normalised(report: CorpusReport) -> str:
-    return " ".join("".join(c if c.isalnum() else " " for c in report.text.casefold()).split())
+    return _NOT_WORDS.sub(" ", report.text.casefold()).strip()
+
+
+def _cosine(score: float) -> float:
+    return min(1.0, max(-1.0, float(score)))
 
 
 def _since(started: float) -> float:

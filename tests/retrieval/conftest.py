@@ -33,6 +33,25 @@ class WordEncoder:
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
+class SharedWords:
+    """A shared image-text space of words: the image of a text is that text's own vector, a little turned."""
+
+    dimensions = 64
+
+    def __init__(self, name: str = "eyes/1 (abc)") -> None:
+        self.name = name
+        self.seen: list[str] = []
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        self.seen += texts
+        vectors = WordEncoder().encode(texts).reshape(len(texts), -1, self.dimensions).sum(1)
+        return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+
+    def image(self, text: str) -> np.ndarray:
+        turned = self.encode([text])[0] + 0.05 * self.encode(["pixels"])[0]
+        return turned / np.linalg.norm(turned)
+
+
 def report(id: str, findings: str, **fields: object) -> CorpusReport:
     return CorpusReport(**{"id": id, "study_id": id, "indication": "", "findings": findings, "impression": ""} | fields)
 
@@ -44,6 +63,11 @@ def ids_of(side: str, count: int) -> list[str]:
 @pytest.fixture
 def words() -> WordEncoder:
     return WordEncoder()
+
+
+@pytest.fixture
+def shared() -> SharedWords:
+    return SharedWords()
 
 
 @pytest.fixture(scope="session")

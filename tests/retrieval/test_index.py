@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 
 from core_models.errors import Busy, Cancelled, ModelMissing, Refused
-from retrieval import index
+from retrieval import generation, index, steps
 from retrieval.report import CorpusReport
 from retrieval.split import split_of
 from tests.retrieval.conftest import WordEncoder, ids_of, report
@@ -86,7 +86,7 @@ def test_missing_file_and_missing_index(words: WordEncoder, tmp_path: Path, name
 def test_interrupted_build_goes_on_and_the_old_index_stays(
     words: WordEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index, "CHUNK", 2)
+    monkeypatch.setattr(steps, "CHUNK", 2)
     old = index.build(some(2), words, tmp_path)
     asked = iter([False, False, True])
     words.seen.clear()
@@ -109,14 +109,14 @@ def test_a_crash_before_the_switch_leaves_the_old_index(
     words: WordEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = index.build(some(2), words, tmp_path)
-    replace_file = index.os.replace
+    replace_file = generation.os.replace
 
     def dies(source: object, target: object) -> None:
         if str(target).endswith("CURRENT"):
             raise OSError("no space left")
         replace_file(source, target)
 
-    monkeypatch.setattr(index.os, "replace", dies)
+    monkeypatch.setattr(generation.os, "replace", dies)
     with pytest.raises(OSError, match="no space"):
         index.build(some(), words, tmp_path)
     assert index.open_index(tmp_path).digest == old.digest
@@ -149,7 +149,7 @@ def test_only_signed_reports_can_be_added(words: WordEncoder, tmp_path: Path) ->
 
 def test_one_writer_at_a_time(words: WordEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index.build(some(2), words, tmp_path)
-    monkeypatch.setattr(index, "LOCK_SECONDS", 0.01)
+    monkeypatch.setattr(generation, "LOCK_SECONDS", 0.01)
     with FileLock(tmp_path / "writing.lock"), pytest.raises(Busy):
         index.build(some(), words, tmp_path)
     shutil.rmtree(tmp_path)
