@@ -28,6 +28,8 @@ from core_models.study.volume import Volume, canonical
 
 Progress = Callable[[int, int, str], None]
 _HEAD = 4096
+# ViewPosition (0018,5101); decubitus and oblique views are none of the three that models know.
+_VIEWS = {"PA": "PA", "AP": "AP", "LL": "LATERAL", "RL": "LATERAL", "LATERAL": "LATERAL", "LAT": "LATERAL"}
 
 
 @dataclass
@@ -291,6 +293,7 @@ def _series(
                 volume=volume,
                 receipt=receipt.build("DICOM", volume, len(stack.frames), stack.expected, notes),
                 sources=tuple(i.data for i in used) if complete else (),
+                view=_VIEWS.get(clean(used[0].header.get("ViewPosition"), 16).upper(), ""),
             )
         )
     return out

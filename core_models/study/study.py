@@ -48,6 +48,7 @@ class Series:
         uid: SeriesInstanceUID, or a made one ("2.25...") for other formats.
         sources: the original DICOM files as bytes, ordered as the source's slice axis (layout.axes refers to it);
             one file for a multi-frame object; empty for NIfTI and raster.
+        view: of a projection, "PA", "AP" or "LATERAL"; "" where the header does not say or it is none.
     """
 
     uid: str
@@ -57,6 +58,7 @@ class Series:
     volume: Volume
     receipt: Receipt
     sources: tuple[bytes, ...] = ()
+    view: str = ""
 
 
 @dataclass(frozen=True)

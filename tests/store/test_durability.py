@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy.dialects import postgresql
 
 from core_models.errors import Busy, ReadingRoomError
-from tests.store.samples import add_segment, mask, settings_in, statement, study
+from tests.store.samples import add_segment, mask, series, settings_in, statement, study
 from webapp.store import Store, schema
 from webapp.store import files as store_files
 from webapp.store.database import Database
@@ -162,6 +163,16 @@ def test_migrations_go_up_and_down_and_equal_the_schema(database):
     assert tables(database) == {"alembic_version"}
     database.migrate()
     database.migrate()
+
+
+def test_going_back_one_revision_and_forth_keeps_studies_and_segments(store):
+    study_id = store.add_study(study(series=(replace(series(), view="PA"),)))
+    add_segment(store, study_id, based=True)
+    assert store.study(study_id).series[0].view == "PA"
+    store._db.migrate("0001")
+    store._db.migrate()
+    (segment,) = store.segments(study_id)
+    assert (segment.label, segment.based, store.study(study_id).series[0].view) == ("liver", False, "")
 
 
 def test_a_failing_migration_leaves_no_half_schema(database, monkeypatch):

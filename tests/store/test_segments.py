@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
@@ -35,6 +36,24 @@ def test_a_segment_comes_back_as_it_was(store, study_id):
     assert np.array_equal(store.mask(row.id).full(), mask().full())
     z, y, x = mask().offset
     assert row.box == (x, y, z, *mask().voxels.shape[::-1])
+
+
+def test_a_models_drawing_stays_beneath_every_later_mask_and_goes_with_its_segment(store, study_id):
+    by_clicks = add_segment(store, study_id)
+    assert (by_clicks.based, store.base(by_clicks.id)) == (False, None)
+    row = add_segment(store, study_id, clicks=(), based=True)
+    assert row.based
+    after = save(store, row)
+    assert after.mask_file != row.mask_file
+    assert np.array_equal(store.mask(row.id).full(), mask(seed=3).full())
+    assert np.array_equal(store.base(row.id).full(), mask().full())
+    for path in (store._files.root / study_id / "masks").iterdir():
+        os.utime(path, (0, 0))
+    store._sweep()
+    assert len(mask_files(store, study_id)) == 3, "a drawing is no orphan"
+    store.delete_segment(row.id)
+    store.delete_segment(by_clicks.id)
+    assert mask_files(store, study_id) == []
 
 
 def test_a_save_replaces_the_mask_and_its_file(store, study_id):

@@ -155,12 +155,14 @@ def describe(number: int, row: SegmentRow) -> hd.seg.SegmentDescription:
     category = ABNORMALITY if row.label.strip().lower() in MORPHOLOGICAL else ANATOMY
     rule_based = row.engine == "watershed"
     family = codes.cid7162.MorphologicalOperations if rule_based else codes.cid7162.ArtificialIntelligence
+    untouched = row.based and not row.clicks
+    kinds = hd.seg.SegmentAlgorithmTypeValues
     return hd.seg.SegmentDescription(
         number,
         label_of(row),
         category,
         CodedConcept(code, "SCT", meaning),
-        hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
+        kinds.AUTOMATIC if untouched else kinds.SEMIAUTOMATIC,
         hd.AlgorithmIdentificationSequence(
             name=_short(row.engine) or "unnamed", version=_short(row.engine_version) or "1", family=family
         ),

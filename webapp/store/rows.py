@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from core_models.drafting.evidence import DraftModel, Evidence, Statement
@@ -23,6 +23,7 @@ class SeriesRow:
         shape: (z, y, x) of the canonical volume.
         affine: 4 rows of 4, index (i, j, k, 1) → LPS mm.
         has_sources: the original DICOM files are kept, so DICOM exports are possible.
+        view: of a projection, "PA", "AP" or "LATERAL"; "" where it is not known.
     """
 
     id: str
@@ -39,6 +40,7 @@ class SeriesRow:
     layout: SourceLayout
     receipt: Receipt
     has_sources: bool
+    view: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class SegmentRow:
         clicks, undone: the prompts in order, and the stack that redo takes from.
         measurement: JSON of the measurement, or None.
         box: (x0, y0, z0, dx, dy, dz) in voxels; all sizes 0 for an empty mask.
+        mask_file: names the mask's content; another mask has another name.
+        based: a model drew it, so that the mask is that drawing with the clicks applied; undo ends at the drawing.
     """
 
     id: str
@@ -92,6 +96,8 @@ class SegmentRow:
     note: str
     measurement: dict[str, Any] | None
     box: tuple[int, int, int, int, int, int]
+    mask_file: str = field(default="", compare=False)
+    based: bool = False
 
 
 @dataclass(frozen=True)

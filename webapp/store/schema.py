@@ -69,6 +69,7 @@ series = sa.Table(
     sa.Column("layout", sa.JSON, nullable=False),
     sa.Column("receipt", sa.JSON, nullable=False),
     sa.Column("sources", sa.Integer, nullable=False),
+    sa.Column("view", sa.Text, nullable=False, server_default=""),
 )
 
 segments = sa.Table(
@@ -91,6 +92,8 @@ segments = sa.Table(
     sa.Column("measurement", sa.JSON, nullable=True),
     sa.Column("mask_file", sa.Text, nullable=False),
     sa.Column("box", sa.JSON, nullable=False),
+    # The mask that a model drew, on which the clicks act; "" for a segment made by clicks alone.
+    sa.Column("base_file", sa.Text, nullable=False, server_default=""),
 )
 
 evidence = sa.Table(

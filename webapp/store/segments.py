@@ -56,14 +56,26 @@ class Segments(Base):
 
     def mask(self, segment_id: str) -> Mask:
         """The segment's mask.  Raises NotFound."""
-        for _ in range(3):  # a save between the row and the file removes the old file: read the row again
+        missed = ""
+        while True:  # a save between the row and the file removes the old file: read the row again
             with self._db.read() as c:
                 row = self._segment(c, segment_id)
+            if row.mask_file == missed:
+                break
             try:
                 return self._files.mask(row.study_id, row.mask_file)
             except FileNotFoundError:
-                continue
+                missed = row.mask_file
         raise NotFound("The file of this segment's mask is gone; delete the segment and click it again.")
+
+    def base(self, segment_id: str) -> Mask | None:
+        """The mask that a model drew beneath the clicks, or None where clicks alone made the segment."""
+        with self._db.read() as c:
+            row = self._segment(c, segment_id)
+        try:
+            return self._files.mask(row.study_id, row.base_file) if row.base_file else None
+        except FileNotFoundError as e:
+            raise NotFound("The model's drawing beneath this segment is gone; delete the segment.") from e
 
     def add_segment(
         self,
@@ -80,21 +92,26 @@ class Segments(Base):
         confidence: float,
         note: str = "",
         measurement: dict[str, Any] | None = None,
+        based: bool = False,
     ) -> SegmentRow:
         """Store a new segment.
+
+        Args:
+            based: keep `mask` as the drawing that later clicks act on.
 
         Raises:
             NotFound: no such study, or the series is not of this study.
             Refused: the mask is not of the volume's shape, or there are too many clicks.
             Conflict: the study is signed.
         """
-        segment_id, written = new_id(), ""
+        segment_id, written, base = new_id(), "", ""
         try:
             with self._db.write() as c:
                 row = self._changeable(c, study_id)
                 self._check_mask(c, study_id, series_id, mask)
                 number = row.last_segment + 1
                 written = self._files.put_mask(study_id, segment_id, mask)
+                base = self._files.put_mask(study_id, segment_id, mask) if based else ""
                 c.execute(schema.studies.update().where(schema.studies.c.id == study_id).values(last_segment=number))
                 values = {
                     "id": segment_id,
@@ -108,12 +125,13 @@ class Segments(Base):
                     "engine": engine,
                     "engine_version": engine_version,
                     "mask_file": written,
+                    "base_file": base,
                     **_shape_values(clicks, undone, mask, confidence, note, measurement),
                 }
                 c.execute(schema.segments.insert().values(**values))
         except BaseException:
-            if written:
-                self._files.drop_mask(study_id, written)
+            for name in filter(None, (written, base)):
+                self._files.drop_mask(study_id, name)
             raise
         return self.segment(segment_id)
 
@@ -183,7 +201,8 @@ class Segments(Base):
             row = self._segment(c, segment_id)
             self._changeable(c, row.study_id)
             c.execute(schema.segments.delete().where(schema.segments.c.id == segment_id))
-        self._files.drop_mask(row.study_id, row.mask_file)
+        for name in filter(None, (row.mask_file, row.base_file)):
+            self._files.drop_mask(row.study_id, name)
 
     def _check_mask(self, c: sa.Connection, study_id: str, series_id: str, mask: Mask) -> None:
         t = schema.series.c
@@ -228,4 +247,6 @@ def _segment_row(r: sa.Row) -> SegmentRow:
         note=r.note,
         measurement=r.measurement,
         box=tuple(r.box),
+        mask_file=r.mask_file,
+        based=bool(r.base_file),
     )

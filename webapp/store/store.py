@@ -43,8 +43,9 @@ class Store(Studies, Segments, Reports):
             for study_id, series_id in c.execute(sa.select(schema.series.c.study_id, schema.series.c.id)):
                 series[study_id].add(series_id)
             masks: dict[str, set[str]] = {}
-            for study_id, name in c.execute(sa.select(schema.segments.c.study_id, schema.segments.c.mask_file)):
-                masks.setdefault(study_id, set()).add(name)
+            t = schema.segments.c
+            for study_id, *names in c.execute(sa.select(t.study_id, t.mask_file, t.base_file)):
+                masks.setdefault(study_id, set()).update(names)
         removed = self._files.sweep(series, masks)
         if removed:
             log.info("removed %d orphan files or folders", removed)

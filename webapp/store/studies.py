@@ -275,6 +275,7 @@ def _series_values(study_id: str, series_id: str, position: int, series: Series,
         "layout": encoding.layout_json(v.layout),
         "receipt": encoding.receipt_json(series.receipt),
         "sources": len(series.sources),
+        "view": plain(series.view),
     }
 
 
@@ -294,6 +295,7 @@ def _series_row(r: sa.Row) -> SeriesRow:
         layout=encoding.layout(r.layout),
         receipt=encoding.receipt(r.receipt),
         has_sources=r.sources > 0,
+        view=r.view,
     )
 
 

@@ -34,6 +34,7 @@ class SegmentStore(Protocol):
     def segment(self, segment_id: str) -> Any: ...
     def segments(self, study_id: str) -> tuple[Any, ...]: ...
     def mask(self, segment_id: str) -> Mask: ...
+    def base(self, segment_id: str) -> Mask | None: ...
     def add_segment(self, study_id: str, series_id: str, **values: Any) -> Any: ...
     def save_segment(self, segment_id: str, **values: Any) -> Any: ...
     def edit_segment(self, segment_id: str, **values: Any) -> Any: ...
@@ -121,14 +122,50 @@ class SegmentService:
             if row is not None and row.series_id != series_id:
                 raise Refused("This segment belongs to another series; start a new one here.")
             history = History(row.clicks, row.undone) if row is not None else History()
-            if not history.done and not positive:
+            if not history.done and not positive and (row is None or not row.based):
                 raise Refused("A segment begins with a click that adds; clicks that remove come after it.")
             row = self._store(study.id, series_id, row, history.add(Click(tuple(index), positive)))
         self._changed(study.id)
         return row
 
+    def place(self, series_id: str, label: str, mask: Mask, *, engine: str, version: str, confidence: float) -> Any:
+        """Store a structure that a model drew and named; one that the same model drew under that name stays as it is.
+
+        Raises:
+            NotFound: no such series.
+            Refused: the mask is empty or of another image.
+            Conflict: the study is signed.
+        """
+        from core_models.segmentation.measure import measure
+
+        study, _ = self.store.series(series_id)
+        volume = self.store.volume(series_id)
+        with self._series_lock(series_id):
+            for row in self.store.segments(study.id):
+                same = row.based and row.label.casefold() == label.casefold() and row.engine == engine
+                if same and row.series_id == series_id:
+                    return row
+            row = self.store.add_segment(
+                study.id,
+                series_id,
+                label=label,
+                suggested=False,
+                clicks=(),
+                mask=mask,
+                engine=engine,
+                engine_version=version,
+                confidence=confidence,
+                measurement=asdict(measure(volume, mask)),
+                based=True,
+            )
+        self._changed(study.id)
+        return row
+
     def undo(self, segment_id: str) -> Any:
-        """Take the latest prompt back; with none left the segment stays, empty, so that redo can bring it back."""
+        """Take the latest prompt back; with none left the segment stays, so that redo can bring it back.
+
+        What stays is what the model drew, or nothing where clicks alone made the segment.
+        """
         return self._step(segment_id, History.undo)
 
     def redo(self, segment_id: str) -> Any:
@@ -153,7 +190,7 @@ class SegmentService:
         from core_models.segmentation.measure import measure
 
         prepared = self._ready(series_id)
-        answer = self._segment(series_id, prepared, history.done)
+        answer = self._answer(series_id, prepared, row, history.done)
         mask = answer.mask
         if row is None and mask.empty:
             raise Refused(answer.note or "Nothing was found at this click; click inside the structure.")
@@ -172,6 +209,17 @@ class SegmentService:
             return self.store.save_segment(row.id, **values)
         engine = prepared.engine
         return self.store.add_segment(study_id, series_id, engine=engine.name, engine_version=engine.version, **values)
+
+    def _answer(self, series_id: str, prepared: _Prepared, row: Any | None, clicks: tuple[Click, ...]) -> Segmentation:
+        """The mask of all the clicks, on what a model drew where the segment began so."""
+        base = self.store.base(row.id) if row is not None and row.based else None
+        if base is None:
+            return self._segment(series_id, prepared, clicks)
+        from webapp.viewer.drawn import corrected
+
+        return corrected(
+            prepared.volume, base, clicks, lambda some: self._segment(series_id, prepared, some), row.confidence
+        )
 
     def _segment(self, series_id: str, prepared: _Prepared, clicks: tuple[Click, ...]) -> Segmentation:
         """The engine's answer to all the clicks, from memory where it was given lately."""
