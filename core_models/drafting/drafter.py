@@ -22,6 +22,7 @@ from core_models.errors import Refused
 
 MAX_NEW_TOKENS = 420
 NO_CARD = "E0"  # the board counts from E1
+READER = "reader"  # the source of a finding that no model proposed
 _MODALITIES = {"CR": "radiograph", "DX": "radiograph", "CT": "CT", "MR": "MR"}
 
 
@@ -109,7 +110,7 @@ class Drafter:
             raise Refused("There is nothing to write from: add a finding or segment an organ first.")
         read, left = usable[: prompt.MAX_CARDS], usable[prompt.MAX_CARDS :]
         quoted = [(p.id, text) for p in priors if (text := _quote(p, read))][: prompt.MAX_PRIORS]
-        unseen = _unseen(modality, left, indication)
+        unseen = _unseen(modality, left, indication, usable)
         # Whoever searched for the priors knows the index, and fills in its digest.
         info = DraftModel(self.model.name, self.model.adapter, "", seed)
         names = {f"E{k}": card.id for k, card in enumerate(read, 1)}
@@ -244,8 +245,11 @@ def _quote(prior: PriorText, cards: Sequence[Evidence]) -> str:
     return ""
 
 
-def _unseen(modality: str, left: Sequence[Evidence], indication: str) -> tuple[str, ...]:
+def _unseen(modality: str, left: Sequence[Evidence], indication: str, cards: Sequence[Evidence]) -> tuple[str, ...]:
     out = ["Images were not read by the language model: it writes from the cards on the board."]
+    models = dict.fromkeys(c.source for c in cards if c.kind == "finding" and c.source not in ("", READER))
+    if models:
+        out.append(f"Findings on the image are proposed by {', '.join(models)}.")
     if modality not in ("CR", "DX"):
         out.append("The language model was trained on chest radiograph reports only.")
     if not indication.strip():

@@ -31,7 +31,8 @@ class Evidence:
         id: "E1", "E2", ... ("P1", ... for priors); unique within a study, never reused.
         kind: what it is; `region`: one of REGIONS.
         statement: the card in words, without its value ("liver: volume").
-        value, unit: the measured number, e.g. 1512.0 and "ml"; None and "" where there is none.
+        value, unit: the measured number, e.g. 1512.0 and "ml", or 0.56 and "" for a plain ratio; None and "" where
+            there is none.
         probability: calibrated probability of a model finding, None otherwise.
         segment_id: the store's segment that it was measured on, or None.
         location: (x, y, z) in LPS mm that the viewer may move to, or None.
@@ -53,11 +54,12 @@ class Evidence:
 
     @property
     def value_text(self) -> str:
-        """The value with its unit as it stands in a report ("1512 ml", "54 HU", "5.6 cm"); "" without one."""
+        """The value with its unit as it stands in a report ("1512 ml", "54 HU", "5.6 cm", "0.56"); "" without one."""
         if self.value is None:
             return ""
         magnitude = abs(self.value)
-        digits = 0 if magnitude >= 100 or self.unit == "HU" else 1 if magnitude >= 1 else 2
+        ratio = self.unit == "" and magnitude < 10  # told to hundredths on both sides of 1
+        digits = 0 if magnitude >= 100 or self.unit == "HU" else 1 if magnitude >= 1 and not ratio else 2
         return f"{self.value:.{digits}f} {self.unit}".strip()
 
     @property

@@ -17,7 +17,8 @@ from core_models.drafting.evidence import Evidence, Statement
 from core_models.drafting.statements import PLACEHOLDER, placeholders
 
 _NUMBER = re.compile(
-    r"\d+(?:\.\d+)?[\s-]*(?:[cm]m|ml|cc|hu|%|percent|(?:centi|milli)(?:met|lit)(?:er|re)|lit(?:er|re)|hounsfield)",
+    r"\d+(?:\.\d+)?[\s-]*(?:[cm]m|ml|cc|hu|%|percent|(?:centi|milli)(?:met|lit)(?:er|re)|lit(?:er|re)|hounsfield)"
+    r"|\bratio\b[^.;]{0,40}?\d",  # a ratio has no unit to be told by
     re.IGNORECASE,
 )
 
@@ -68,7 +69,7 @@ def check(statement: Statement, cards: Sequence[Evidence]) -> Statement:
         return replace(statement, support="unsupported", note="No card says that this is normal.")
     license_ = set().union(*(f.licensed(c.statement) for c in cited if c.kind == "finding"), set())
     if numbers or all(c.kind == "measurement" for c in cited):
-        license_ |= affirmed & set().union(*(f.licensed(c.statement.split(":")[0]) for c in cited), set())
+        license_ |= affirmed & set().union(*(_named(c) for c in cited), set())
     extra = affirmed - license_
     if extra:
         words = ", ".join(sorted(extra))
@@ -99,6 +100,17 @@ def _wrong_number(template: str, evidence: Sequence[str], known: dict[str, Evide
         if structure not in before or quantity not in since:
             return f"{card.id} is another number: {card.statement}."
     return ""
+
+
+def _named(card: Evidence) -> set[str]:
+    """The findings that a cited card licenses by its name: a measured "nodule" is one, a measured "heart" is no finding
+    although the corpus has a heading of that word.
+    """
+    name = card.statement.split(":")[0]
+    if card.kind != "measurement":
+        return set(f.licensed(name))
+    own = {m.concept for m in f.mentions(name) if m.polarity != "absent"}
+    return own | {other for concept in own for other in f.BY_NAME[concept].covers}
 
 
 def _degrees(text: str) -> set[str]:
