@@ -1,14 +1,15 @@
-"""Segments and the indication → the board's cards, kept in step; statements → bound to the cards as they are now.
+"""Segments, indication and image models → the board's cards, kept in step; statements → bound to the cards as they are.
 
 Cards of measurements are found again by (segment, quantity), so that a changed mask changes the number of the same card
-and statements that cite it notice.  One lock: two readers of one board must not both add the missing card.
+and statements that cite it notice; a model's findings by their term, so that the reader's verdict outlives a second
+reading.  One lock: two readers of one board must not both add the missing card.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from core_models.drafting.evidence import Evidence, Statement
@@ -16,7 +17,8 @@ from core_models.drafting.statements import rebind, refresh
 from core_models.drafting.verify import check
 from core_models.errors import NotFound, Refused
 from core_models.segmentation.labels import region_of
-from webapp.store import SegmentRow, Store
+from webapp.anatomy import StructureCards, said_of
+from webapp.store import SegmentRow, Store, StudyRow
 
 INDICATION = "indication"
 READER = "reader"
@@ -44,10 +46,19 @@ QUANTITIES = (
 
 
 class Board:
-    """The evidence board of every study."""
+    """The evidence board of every study.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        findings: study → the findings that image models propose, and whether they read all that they were to read
+            (only then a proposal that they no longer make is taken off).
+    """
+
+    def __init__(
+        self, store: Store, findings: Callable[[StudyRow], tuple[tuple[Evidence, ...], bool]] | None = None
+    ) -> None:
         self._store = store
+        self._findings = findings or (lambda study: ((), False))
+        self._structures = StructureCards(store)
         self._lock = threading.Lock()
 
     def sync(self, study_id: str) -> tuple[Evidence, ...]:
@@ -60,9 +71,14 @@ class Board:
             cards = self._store.evidence(study_id)
             if study.state == "signed":
                 return cards
-            wanted = [card for row in self._store.segments(study_id) for card in measurement_cards(row)]
+            segments = self._store.segments(study_id)
+            wanted = [card for row in segments for card in measurement_cards(row)]
+            wanted += self._structures.cards(study, segments)
             if study.indication.strip():
                 wanted.append(clinical_card(study.indication))
+            found, complete = self._findings(study)
+            own = [card for card in cards if is_readers(card)]
+            wanted += [card for card in found if not any(says_already(mine, card) for mine in own)]
             present = {_key(card): card for card in cards if _is_derived(card)}
             for card in wanted:
                 known = present.pop(_key(card), None)
@@ -73,11 +89,16 @@ class Board:
                 if card != known:
                     self._store.put_evidence(study_id, card)
             for gone in present.values():
+                if gone.kind == "finding" and not _given_up(gone, own, complete):
+                    continue
                 self._store.delete_evidence(study_id, gone.id)
             return self._store.evidence(study_id)
 
     def add_finding(self, study_id: str, term: str) -> Evidence:
-        """A finding the reader states; the same one twice is one card.  Raises Refused on an empty or unknown form."""
+        """A finding the reader states; the same one twice is one card, and one that a model proposed is accepted.
+
+        Raises Refused on an empty or unknown form.
+        """
         from core_models.drafting.findings import region_of_term
 
         term = " ".join(term.split())
@@ -85,7 +106,7 @@ class Board:
             raise Refused(f"A finding is a term of 1 to {MAX_TERM} characters; this one has {len(term)}.")
         with self._lock:
             for card in self._store.evidence(study_id):
-                if card.kind == "finding" and card.source == READER and card.statement.casefold() == term.casefold():
+                if card.kind == "finding" and card.statement.casefold() == term.casefold():
                     if card.status == "accepted":
                         return card
                     return self._store.set_evidence_status(study_id, card.id, "accepted")
@@ -101,7 +122,8 @@ class Board:
         """Take off a card that the reader or a search put there.
 
         Raises:
-            Refused: the card follows from a segment or the indication; it is rejected instead, or its cause removed.
+            Refused: the card follows from a segment, the indication or the image; it is rejected instead, or its
+                cause removed.
         """
         with self._lock:
             card = next((c for c in self._store.evidence(study_id) if c.id == card_id), None)
@@ -109,7 +131,7 @@ class Board:
                 raise NotFound("There is no such card on this study's board.")
             if _is_derived(card):
                 raise Refused(
-                    "This card follows from a segment or the indication: reject it, or change what it rests on."
+                    "This card follows from a segment, the indication or the image: reject it, or change its cause."
                 )
             self._store.delete_evidence(study_id, card_id)
 
@@ -123,6 +145,8 @@ def measurement_cards(row: SegmentRow) -> tuple[Evidence, ...]:
     for quantity in QUANTITIES:
         value = measured.get(quantity.key)
         if value is None or (quantity.only_unit and measured.get("unit") != quantity.only_unit):
+            continue
+        if not said_of(row, quantity.key):
             continue
         out.append(
             Evidence(
@@ -191,14 +215,48 @@ def _rests_on_cards(statement: Statement) -> bool:
     return statement.origin != "human" and bool(statement.evidence)
 
 
+def is_readers(card: Evidence) -> bool:
+    """Whether the reader stated this finding."""
+    return card.kind == "finding" and card.source == READER
+
+
+def is_models(card: Evidence) -> bool:
+    """Whether an image model proposed this finding."""
+    return card.kind == "finding" and card.source != READER
+
+
+def says_already(mine: Evidence, proposed: Evidence) -> bool:
+    """Whether the reader's finding states what the model proposes: the same words, or the same thing more closely.
+
+    "Pleural Effusion/left" states a proposed "Pleural Effusion"; "no effusion" does not, and both stand there.
+    """
+    from core_models.drafting.findings import concepts_of_term
+
+    if mine.statement.casefold() == proposed.statement.casefold():
+        return True
+    concepts = concepts_of_term(proposed.statement)
+    return bool(concepts) and concepts <= concepts_of_term(mine.statement)
+
+
+def _given_up(card: Evidence, own: Iterable[Evidence], complete: bool) -> bool:
+    """Whether a model's card that is not proposed any more leaves the board: the reader's verdict on it does not."""
+    if card.status != "proposed":
+        return False
+    return complete or any(says_already(mine, card) for mine in own)
+
+
 def _is_derived(card: Evidence) -> bool:
-    return (card.kind == "measurement" and card.segment_id is not None) or (
-        card.kind == "clinical" and card.source == INDICATION
+    return (
+        (card.kind == "measurement" and card.segment_id is not None)
+        or (card.kind == "clinical" and card.source == INDICATION)
+        or is_models(card)
     )
 
 
 def _key(card: Evidence) -> tuple[str, str]:
-    """What makes two cards the same one: the segment and the quantity, whatever the label is."""
+    """What makes two cards the same one: the segment and the quantity, whatever the label is; a finding's term."""
     if card.kind == "clinical":
         return ("", INDICATION)
+    if card.kind == "finding":
+        return ("finding", card.statement.casefold())
     return (card.segment_id or "", card.statement.rpartition(": ")[2])

@@ -18,6 +18,7 @@ from core_models.drafting.evidence import DraftModel, Evidence, Statement
 from core_models.errors import Busy, Cancelled, Conflict, ReadingRoomError
 from webapp.board import Board
 from webapp.errors import logged
+from webapp.eyes import EyesService
 from webapp.priors import Priors
 from webapp.report import Reports
 from webapp.settings import Settings
@@ -59,9 +60,17 @@ class Run:
 class Drafting:
     """Starts, streams and stops drafts."""
 
-    def __init__(self, store: Store, board: Board, priors: Priors, reports: Reports, load: Callable[[], Writer]):
+    def __init__(
+        self,
+        store: Store,
+        board: Board,
+        priors: Priors,
+        reports: Reports,
+        load: Callable[[], Writer],
+        eyes: EyesService,
+    ):
         self._store, self._board, self._priors, self._reports = store, board, priors, reports
-        self._load = load
+        self._load, self._eyes = load, eyes
         self._writer: Writer | None = None
         self._turn = threading.Lock()
         self._lock = threading.Lock()  # guards _runs
@@ -133,6 +142,7 @@ class Drafting:
 
     def _write(self, run: Run, search: bool, seed: int) -> None:
         study = self._store.study(run.study_id)
+        self._read_images(run)
         self._board.sync(run.study_id)
         warnings = self._search(run) if search else []
         cards = self._store.evidence(run.study_id)
@@ -160,7 +170,7 @@ class Drafting:
             for event in stream:
                 if isinstance(event, kinds.Started):
                     model = replace(event.model, index_digest=self._priors.digest)
-                    unseen = tuple(event.unseen)
+                    unseen = (*event.unseen, *self._eyes.unseen(run.study_id))
                     run.events.put(("start", {"model": asdict(model), "unseen": list(unseen)}))
                 elif isinstance(event, kinds.Partial):
                     run.events.put(("step", _step_json(event)))
@@ -175,7 +185,7 @@ class Drafting:
         except Exception as error:  # what was finished before the model failed is still worth keeping
             failure = error
         if draft is not None:
-            finished, unseen = list(draft.statements), draft.unseen
+            finished = list(draft.statements)
             warnings = [*warnings, *draft.warnings]
         report = None
         if finished and model is not None:
@@ -196,6 +206,15 @@ class Drafting:
                 },
             )
         )
+
+    def _read_images(self, run: Run) -> None:
+        """The findings on the image before the draft that is written from them; what cannot be read is in `unseen`."""
+        if any(not look.over for look in self._eyes.look(run.study_id)):
+            run.events.put(("status", {"text": "Reading the image"}))
+            self._eyes.wait(run.study_id, run.cancel.is_set, seconds=WAIT_S)
+            run.events.put(("evidence", {}))
+        if run.cancel.is_set():
+            raise Cancelled("The draft was stopped.")
 
     def _search(self, run: Run) -> list[str]:
         """Similar reports before the draft; without an index the draft is written all the same, and says so."""

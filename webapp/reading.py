@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from core_models.errors import ReadingRoomError, Refused
+from webapp import eyes as image_models
 from webapp import uploads
 from webapp.drafting import loader
+from webapp.eyes import draw_anatomy
 from webapp.indexing import salt_of
 from webapp.priors import opener
 from webapp.service import Services
@@ -63,6 +65,7 @@ def read(
     prompts: Sequence[Prompt] = (),
     findings: Sequence[str] = (),
     indication: str = "",
+    load_eyes: image_models.Load | None = None,
     say: Say = print,
 ) -> dict[str, Any]:
     """Read one study and write what can be written of it.
@@ -71,6 +74,7 @@ def read(
         scan: a file, a folder or a ZIP.
         out: the folder for report.json, report.pdf, report.dcm, segments.dcm and fhir.json; made where needed.
         findings: terms that the reader asserts.
+        load_eyes: modality → image model, for tests that have no weights.
         say: called with each line that tells what was done.
 
     Returns:
@@ -98,12 +102,17 @@ def read(
         home = Path(name)
         own = replace(settings, home=home, database_url=f"sqlite:///{home / 'read.sqlite3'}")
         services = Services.create(
-            own, load_writer=loader(settings), open_search=opener(settings), salt=salt_of(settings.home)
+            own,
+            load_writer=loader(settings),
+            open_search=opener(settings),
+            load_eyes=load_eyes or image_models.loader(settings),
+            salt=salt_of(settings.home),
         )
         try:
             study = timed("read", lambda: _study(services, scan, say))
             if indication.strip():
                 services.store.set_indication(study.id, indication)
+            timed("look", lambda: _look(services, study, say))
             timed("segment", lambda: _segment(services, study, prompts, say))
             for term in findings:
                 services.board.add_finding(study.id, term)
@@ -119,6 +128,7 @@ def read(
             if failure is not None:
                 raise failure
         finally:
+            services.eyes.close()
             services.segments.close()
             services.store.close()
     return {
@@ -152,6 +162,32 @@ def _study(services: Services, scan: Path, say: Say) -> StudyRow:
         for note in receipt.notes:
             say(f"  {note.text}")
     return study
+
+
+def _look(services: Services, study: StudyRow, say: Say) -> None:
+    """What the image models say of each radiograph: its quality first, then findings, anatomy and its measures."""
+    for look in services.eyes.wait(study.id):
+        if look.reading is None:
+            say(f"Image: {look.sentence or 'it could not be read in time.'}")
+            continue
+        reading = look.reading
+        say(f"Image: read by {reading.model} in {reading.seconds:.1f} s; inputs: {', '.join(reading.inputs)}")
+        for note in reading.quality.notes:
+            say(f"  {note}")
+        if not reading.quality.usable:
+            say("  No findings: the image did not pass the quality gate.")
+        for found in sorted(look.findings, key=lambda f: -f.probability):
+            if found.present:
+                kind = "p" if found.calibrated else "score"
+                say(f"  Proposed: {found.term}, {kind} {found.probability:.2f} (threshold {found.threshold:.2f})")
+        if look.structures:
+            rows = draw_anatomy(services.eyes, services.segments, look.series_id)
+            say(f"  Anatomy: {', '.join(row.label for row in rows)}")
+    if sentence := image_models.outlook(study):
+        say(sentence)
+    for card in services.board.sync(study.id):
+        if card.kind == "measurement" and not card.unit:
+            say(f"  {card.text}")
 
 
 def _segment(services: Services, study: StudyRow, prompts: Sequence[Prompt], say: Say) -> None:

@@ -8,9 +8,11 @@ from functools import partial
 from typing import Any
 
 from core_models.study.study import Study
+from webapp import eyes as image_models
 from webapp.board import Board
 from webapp.demos import Demos
 from webapp.drafting import Drafting, Writer, loader
+from webapp.eyes import EyesService
 from webapp.indexing import Indexer, patient_key, salt_of
 from webapp.jobs import Jobs
 from webapp.priors import Priors, Search, opener, text_encoder
@@ -36,6 +38,7 @@ class Services:
     reports: Reports
     drafting: Drafting
     segments: SegmentService
+    eyes: EyesService
     demos: Demos
     indexer: Indexer
     read_scan: Callable[..., tuple[Study, ...]]
@@ -47,17 +50,21 @@ class Services:
         *,
         load_writer: Callable[[], Writer] | None = None,
         open_search: Callable[[], Search] | None = None,
+        load_eyes: image_models.Load | None = None,
         segment_options: dict[str, Any] | None = None,
         salt: bytes | None = None,
     ) -> Services:
         """Wire the parts.
 
         Args:
-            load_writer, open_search, segment_options: replacements, for tests that have no weights and no index.
+            load_writer, open_search, load_eyes, segment_options: replacements, for tests that have no weights and no
+                index.
             salt: of the patient keys; default: this home's own.
         """
         store = Store(settings)
-        board = Board(store)
+        eyes = EyesService(store, load_eyes or image_models.loader(settings))
+        board = Board(store, eyes.cards)
+        eyes.on_read = board.sync
         salt = salt or salt_of(settings.home)
         priors = Priors(store, open_search or opener(settings), partial(patient_key, salt=salt))
         reports = Reports(store, board)
@@ -68,8 +75,9 @@ class Services:
             board=board,
             priors=priors,
             reports=reports,
-            drafting=Drafting(store, board, priors, reports, load_writer or loader(settings)),
+            drafting=Drafting(store, board, priors, reports, load_writer or loader(settings), eyes),
             segments=SegmentService(store, on_change=board.sync, **(segment_options or {})),
+            eyes=eyes,
             demos=Demos(settings),
             indexer=Indexer(store, settings.index, salt, priors.forget, lambda: text_encoder(settings.threads)),
             read_scan=_read_scan(settings),

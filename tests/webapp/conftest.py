@@ -14,8 +14,8 @@ from fastapi.testclient import TestClient
 
 from core_models.segmentation.engine import Click, Mask, Segmentation
 from core_models.study.volume import Volume
-from tests.builders import ct_files
-from tests.webapp.fakes import FakeSearch, FakeWriter
+from tests.builders import ct_files, dataset, encoded
+from tests.webapp.fakes import NODULE, FakeEyes, FakeSearch, FakeWriter, finding
 from webapp.server import create_app
 from webapp.service import Services
 from webapp.settings import Settings, load
@@ -50,6 +50,7 @@ class Room:
     settings: Settings
     writer: FakeWriter
     search: FakeSearch
+    eyes: FakeEyes
 
     def upload(self, *files: bytes) -> dict[str, Any]:
         """Send files, wait for the job, answer its last state."""
@@ -67,6 +68,18 @@ class Room:
         job = self.upload(*ct_files(**options))
         assert job["state"] == "done", job
         return self.get(f"/api/studies/{job['result']['studies'][0]}")
+
+    def radiograph(self, **options: Any) -> dict[str, Any]:
+        """Upload a small radiograph and answer the study."""
+        job = self.upload(radiograph_file(**options))
+        assert job["state"] == "done", job
+        return self.get(f"/api/studies/{job['result']['studies'][0]}")
+
+    def read(self, study: dict[str, Any]) -> dict[str, Any]:
+        """Wait until the study's images are read, as the page does."""
+        path = f"/api/studies/{study['id']}/reading"
+        self.until(lambda: self.get(path)["state"] == "done")
+        return self.get(path)
 
     def get(self, path: str) -> Any:
         answer = self.client.get(path)
@@ -92,6 +105,22 @@ class Room:
         pytest.fail("the condition never came true")
 
 
+def radiograph_file(rows: int = 40, columns: int = 50, view: str | None = "PA", **attributes: Any) -> bytes:
+    """A computed radiograph with a pixel of 2 mm."""
+    pixels = np.tile(np.arange(columns, dtype=np.uint16) * 40, (rows, 1))
+    values = {
+        "sop_class": "1.2.840.10008.5.1.4.1.1.1",
+        "modality": "CR",
+        "ViewPosition": view,
+        "PixelSpacing": [2.0, 2.0],
+        "PatientAge": "061Y",
+        "StudyInstanceUID": "2.25.5001",
+        "SeriesInstanceUID": "2.25.5002",
+        **attributes,
+    }
+    return encoded(dataset(pixels, **values))
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return load({"READING_ROOM_HOME": str(tmp_path / "home"), "READING_ROOM_MAX_UPLOAD_MB": "4"})
@@ -101,16 +130,18 @@ def settings(tmp_path: Path) -> Settings:
 def room(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
     for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE"):
         monkeypatch.setenv(name, "restored after the test")
-    writer, search = FakeWriter(), FakeSearch()
+    writer, search, eyes = FakeWriter(), FakeSearch(), FakeEyes(finding(), NODULE)
     engine = BallEngine()
     app = create_app(
         settings,
         load_writer=lambda: writer,
         open_search=lambda: search,
+        load_eyes=lambda modality: eyes,
         segment_options={"engine_for": lambda volume: engine},
     )
     with TestClient(app, base_url=ADDRESS, raise_server_exceptions=False) as client:
         services = app.state.services
-        yield Room(client, services, settings, writer, search)
+        yield Room(client, services, settings, writer, search, eyes)
+        services.eyes.close()
         services.segments.close()
         services.store.close()

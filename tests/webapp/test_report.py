@@ -10,6 +10,7 @@ from core_models.drafting.evidence import Statement
 from tests.webapp.conftest import Room
 from tests.webapp.draft_events import draft, events
 from tests.webapp.fakes import MODEL, UNSEEN, statement
+from webapp.eyes import untrained
 from webapp.report import merge
 
 
@@ -305,13 +306,13 @@ def test_a_draft_arrives_as_events_and_is_stored(room: Room, study: dict[str, An
     names = [name for name, _ in heard]
     assert names.index("start") < names.index("step") < names.index("finished") < names.index("done")
     by_name = dict(heard)
-    assert by_name["start"]["unseen"] == list(UNSEEN)
+    assert by_name["start"]["unseen"] == [*UNSEEN, untrained("CT")]
     assert by_name["start"]["model"]["name"] == MODEL.name
     assert by_name["step"] == {"id": "s1", "considered": ["E1"], "follows": "present"}
     assert "The heart is enlarged.".startswith(by_name["statement"]["text"])
     assert by_name["done"]["complete"]
     stored = room.get(report_path)
     assert by_name["done"]["report"] == stored
-    assert stored["unseen"] == list(UNSEEN)
+    assert stored["unseen"] == [*UNSEEN, untrained("CT")]
     asked = room.writer.asked[0]
     assert (asked.indication, asked.modality) == ("Cough", "CT")

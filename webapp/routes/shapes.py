@@ -61,6 +61,7 @@ def segment(row: SegmentRow) -> Json:
         "confidence": row.confidence,
         "note": row.note,
         "box": list(row.box),
+        "based": row.based,
     }
 
 
