@@ -1,4 +1,4 @@
-"""Signed reports → the index of prior reports, fed from the outbox that signing writes.
+"""Signed reports and what the eyes saw of their images → the index of priors, fed from the outbox of signing.
 
 Concurrency: one daemon thread does all the work and sleeps until `wake`; the outbox row is marked only after the index
 was published, and adding a report twice replaces it, so a crash between the two costs nothing but the repeat.
@@ -13,12 +13,15 @@ import secrets
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core_models.errors import Busy, ModelMissing, NotFound, ReadingRoomError
 from webapp.errors import logged
-from webapp.priors import text_encoder
+from webapp.priors import EmbeddingOf, shared_text, text_encoder
 from webapp.store import OutboxRow, Store, StudyRow, Version
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SALT_BYTES = 32
 RETRY_S = 30.0
@@ -30,6 +33,8 @@ class Indexer:
     Args:
         published: called after the index changed, so that the next search opens it anew.
         encoder: makes the text encoder; called at the first report, not before.
+        embedding_of: what the eyes saw of a study's image; stored with its report.
+        shared: makes the text tower of the shared image-text space, or None; called only where the index needs it.
     """
 
     def __init__(
@@ -39,11 +44,13 @@ class Indexer:
         salt: bytes,
         published: Callable[[], None] = lambda: None,
         encoder: Callable[[], Any] = lambda: text_encoder(1),
+        embedding_of: EmbeddingOf = lambda _: None,
+        shared: Callable[[], Any | None] = lambda: shared_text(1),
     ) -> None:
         self._store, self._index, self._salt, self._published = store, index, salt, published
-        self._make_encoder = encoder
+        self._make_encoder, self._make_shared, self._embedding_of = encoder, shared, embedding_of
         self._encoder: Any = None
-        self._compared = False  # whether the index was looked through for signed reports that it lost
+        self._compared = False  # whether the index was looked through for what it lacks of signed studies
         self._woken = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -84,8 +91,8 @@ class Indexer:
         if not rows and not signed:
             return 0
         held = index.open_index(self._index)  # before the encoder is loaded for nothing
-        present = {r.id for r in held.reports if r.source == index.SIGNED} | {row.study_id for row in rows}
-        lost = self._lost(s for s in signed if s.id not in present)
+        waiting = {row.study_id for row in rows}
+        lost = self._lost((s for s in signed if s.id not in waiting), held)
         if not rows and not lost:
             return 0
         if self._encoder is None:
@@ -96,19 +103,54 @@ class Indexer:
                 if report is None:
                     index.remove(self._index, [row.study_id], self._encoder)
                 else:
-                    index.add(self._index, [report], self._encoder)
+                    self._add(held, [report])
                 self._store.outbox_done(row.id)
             if lost:
-                index.add(self._index, lost, self._encoder)
+                self._add(held, lost)
         finally:
             self._published()  # also where a later row failed: the earlier ones are in the index
         return len(rows) + len(lost)
 
-    def _lost(self, studies: Iterable[StudyRow]) -> list[Any]:
-        """The reports of signed studies that the index took once and has no more: it was damaged and built anew."""
-        reports = [corpus_report(s, self._store.versions(s.id)[-1], self._salt) for s in studies]
+    def _add(self, held: Any, reports: list[Any]) -> None:
+        """Add reports with their images; the shared text tower is loaded only where the index has its vectors."""
+        from retrieval import index
+
+        seen = {r.study_id: e for r in reports if (e := self._embedding(r.study_id)) is not None}
+        model = next((model for _, model in seen.values()), "")
+        images = index.ImageVectors(model, {study: vector for study, (vector, of) in seen.items() if of == model})
+        shared = self._make_shared() if held.shared.texts is not None else None
+        index.add(self._index, reports, self._encoder, shared=shared, images=images)
+
+    def _lost(self, studies: Iterable[StudyRow], held: Any) -> list[Any]:
+        """What the index lacks of signed studies: the reports, where it was damaged and built anew; the images, where
+        it was built by another model or a study was read only after it was signed."""
+        from retrieval import index
+
+        present = {r.id for r in held.reports if r.source == index.SIGNED}
+        lacking = [s for s in studies if s.id not in present or self._unseen(s.id, held)]
+        reports = [corpus_report(s, self._store.versions(s.id)[-1], self._salt) for s in lacking]
         self._compared = True
         return [r for r in reports if r.text]
+
+    def _unseen(self, study_id: str, held: Any) -> bool:
+        """Whether the index has no image of the study, and would take the one that there is."""
+        if study_id in held.with_image:
+            return False
+        seen = self._embedding(study_id)
+        return seen is not None and held.takes(seen[1])
+
+    def _embedding(self, study_id: str) -> tuple[np.ndarray, str] | None:
+        """What the eyes saw; a report enters the index whether they saw something or failed."""
+        from retrieval.shared import unit
+
+        try:
+            seen = self._embedding_of(study_id)
+            return seen and (unit(seen[0]), seen[1])
+        except ReadingRoomError:
+            return None
+        except Exception as error:
+            logged(error)
+            return None
 
     def _report(self, row: OutboxRow) -> Any | None:
         """The version as the index holds it, or None where the study is gone or empty."""

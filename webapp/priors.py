@@ -1,4 +1,4 @@
-"""A study → the most similar earlier reports, searched in the local index and put on the board as cards.
+"""A study, its image where it was read → the most similar earlier reports, put on the board as cards.
 
 The index is opened on first use and again when its file changes; one lock guards that.
 """
@@ -9,13 +9,20 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from core_models.drafting.evidence import Evidence
+from core_models.errors import ModelMissing, ReadingRoomError
 from retrieval.guard import INSTRUCTION
 from retrieval.report import Prior
 from webapp.settings import Settings
 from webapp.store import PriorRow, Store
+
+if TYPE_CHECKING:
+    import numpy as np
+
+EmbeddingOf = Callable[[str], "tuple[np.ndarray, str] | None"]
+"""Study id → its image's (d,) vector in the shared image-text space and that space's name; None: not read, no image."""
 
 FOUND = 5
 MAX_STATEMENT = 300
@@ -38,19 +45,28 @@ class Found:
 
 
 class Priors:
-    """Search and the priors on the board."""
+    """Search and the priors on the board.
+
+    Args:
+        embedding_of: what the eyes saw of a study's image; asked at every search.
+    """
 
     def __init__(
-        self, store: Store, open_search: Callable[[], Search], patient_key: Callable[[str], str] = lambda _: ""
+        self,
+        store: Store,
+        open_search: Callable[[], Search],
+        patient_key: Callable[[str], str] = lambda _: "",
+        embedding_of: EmbeddingOf = lambda _: None,
     ) -> None:
         self._store = store
         self._patient_key = patient_key
+        self._embedding_of = embedding_of
         self._open = open_search
         self._search: Search | None = None
         self._lock = threading.Lock()
 
     def find(self, study_id: str) -> Found:
-        """Search with the board's findings and the indication; store the hits and answer them.
+        """Search with the indication, the board's findings and the image; store the hits and answer them.
 
         Raises:
             NotFound; Conflict: the study is signed; ModelMissing: the index or the text encoder is not prepared.
@@ -59,6 +75,7 @@ class Priors:
         terms = tuple(
             c.statement for c in self._store.evidence(study_id) if c.kind == "finding" and c.status != "rejected"
         )
+        image, image_model = self._embedding(study_id)
         with self._lock:
             if self._search is None or _outdated(self._search):
                 self._search = self._open()
@@ -70,10 +87,18 @@ class Priors:
             modality=None if study.modality in UNKNOWN else study.modality,
             exclude_study=study_id,
             exclude_patient=self._patient_key(study.patient_id) or None,
+            image=image,
+            image_model=image_model,
         )
         rows = self._store.set_priors(study_id, [(prior_card(hit), hit) for hit in result.priors])
         odd = INSTRUCTION_SENTENCE if INSTRUCTION in result.flags else ""
         return Found(rows, f"{odd} {result.sentence}".strip())
+
+    def _embedding(self, study_id: str) -> tuple[np.ndarray | None, str]:
+        try:
+            return self._embedding_of(study_id) or (None, "")
+        except ReadingRoomError:  # the eyes say themselves what they lack; text and findings are searched all the same
+            return None, ""
 
     @property
     def digest(self) -> str:
@@ -124,3 +149,18 @@ def text_encoder(threads: int) -> Any:
     from retrieval.embedding import TextEncoder
 
     return TextEncoder(threads)
+
+
+def shared_text(threads: int) -> Any | None:
+    """The text tower of the shared image-text space, or None where its weights are not installed."""
+    try:
+        return _shared_text(threads)
+    except ModelMissing:
+        return None
+
+
+@cache
+def _shared_text(threads: int) -> Any:
+    from core_models.foundation.shared_space import SharedText
+
+    return SharedText(threads)

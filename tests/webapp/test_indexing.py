@@ -1,15 +1,21 @@
-"""The outbox: signed reports reach the index without the patient's name, and leave it when deleted."""
+"""The outbox: signed reports and their images reach the index without the patient's name, and leave it when deleted."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+import numpy as np
 import pytest
 
 from core_models.errors import ModelMissing
 from retrieval import index
 from retrieval.search import Searcher
-from tests.retrieval.conftest import WordEncoder, report
+from tests.retrieval.conftest import SharedWords, WordEncoder, report
 from tests.webapp.conftest import Room
 from webapp.indexing import Indexer, patient_key, salt_of
+from webapp.priors import Priors, shared_text
 
 SALT = b"s" * 32
 
@@ -166,3 +172,132 @@ def test_a_search_leaves_out_the_patients_own_reports(room: Room) -> None:
     (_, options) = room.search.asked[-1]
     assert options["exclude_patient"] == patient_key(row.patient_id, salt_of(room.settings.home))
     assert options["exclude_study"] == study["id"]
+
+
+def seen_by(shared: SharedWords, **texts: str) -> Callable[[str], tuple[np.ndarray, str] | None]:
+    """An `embedding_of` that knows these studies."""
+    return lambda study: (shared.image(texts[study]), shared.name) if study in texts else None
+
+
+def test_the_image_of_a_signed_study_is_found_by_another_patients_image(room: Room, words: WordEncoder) -> None:
+    shared, folder = SharedWords(), room.settings.index
+    index.build([report("S1", "Large heart."), report("S2", "Clear lungs.")], words, folder, shared=shared)
+    study = signed(room, "A lung abscess with an air-fluid level.")
+    eyes = seen_by(shared, **{study: "abscess air fluid"})
+    assert Indexer(
+        room.services.store, folder, SALT, encoder=lambda: words, embedding_of=eyes, shared=lambda: shared
+    ).take()
+    opened = index.open_index(folder)
+    assert opened.with_image == {study}
+    assert len(opened.shared.texts) == 3
+    options = {"image": shared.image("abscess air fluid"), "image_model": shared.name}
+    first = Searcher(opened, words).search("", **options).priors[0]
+    assert first.report.id == study
+    assert {name for name, _, _ in first.found_by} == {"image to report", "image to image"}
+    own = patient_key(room.services.store.study(study).patient_id, SALT)
+    assert own
+    left = Searcher(opened, words).search("", exclude_patient=own, **options)
+    assert study not in {p.report.id for p in left.priors}
+
+
+def test_the_tower_is_loaded_only_for_an_index_that_has_its_vectors(room: Room, words: WordEncoder) -> None:
+    build(room, words)
+    study = signed(room, "A lung abscess.")
+
+    def never() -> None:
+        raise AssertionError("the shared text tower was loaded for nothing")
+
+    store, shared = room.services.store, SharedWords()
+    eyes = seen_by(shared, **{study: "abscess"})
+    assert Indexer(store, room.settings.index, SALT, encoder=lambda: words, embedding_of=eyes, shared=never).take() == 1
+    assert index.open_index(room.settings.index).with_image == {study}
+
+
+@pytest.mark.parametrize("failure", [ModelMissing("No eyes."), RuntimeError("a bug"), None])
+def test_a_report_enters_the_index_whatever_the_eyes_do(
+    room: Room, words: WordEncoder, failure: Exception | None
+) -> None:
+    build(room, words)
+    study = signed(room, "A lung abscess.")
+
+    def fails(study_id: str) -> tuple[np.ndarray, str]:
+        if failure:
+            raise failure
+        return np.full(64, np.nan), "eyes/1"
+
+    assert (
+        Indexer(room.services.store, room.settings.index, SALT, encoder=lambda: words, embedding_of=fails).take() == 1
+    )
+    assert [r.id for r in ours(room)] == [study]
+    assert index.open_index(room.settings.index).with_image == frozenset()
+    assert room.services.store.outbox() == ()
+
+
+def test_an_image_read_after_signing_or_by_a_new_model_joins_at_the_next_start(room: Room, words: WordEncoder) -> None:
+    folder, store = room.settings.index, room.services.store
+    first, second = SharedWords("eyes/1"), SharedWords("eyes/2")
+    index.build([report("S1", "Large heart.")], words, folder, shared=first)
+    study = signed(room, "A lung abscess.")
+
+    def start(shared: SharedWords, *seen: str) -> int:
+        eyes = seen_by(shared, **dict.fromkeys(seen, "abscess"))
+        return Indexer(store, folder, SALT, encoder=lambda: words, embedding_of=eyes, shared=lambda: first).take()
+
+    assert start(first) == 1
+    assert index.open_index(folder).with_image == frozenset()
+    assert start(first, study) == 1
+    assert index.open_index(folder).with_image == {study}
+    assert start(first, study) == 0, "nothing is lacking any more"
+    index.build([report("S1", "Large heart.")], words, folder, shared=second)
+    assert start(first, study) == 0, "the index takes no image of another model"
+    assert index.open_index(folder).with_image == frozenset()
+
+
+def test_a_deleted_study_takes_its_image_with_it(room: Room, words: WordEncoder) -> None:
+    build(room, words)
+    study = signed(room, "A lung abscess.")
+    eyes = seen_by(SharedWords(), **{study: "abscess"})
+    keeper = Indexer(room.services.store, room.settings.index, SALT, encoder=lambda: words, embedding_of=eyes)
+    keeper.take()
+    assert list(room.settings.index.rglob("images.f2"))
+    room.client.delete(f"/api/studies/{study}")
+    keeper.take()
+    assert not list(room.settings.index.rglob("images.*"))
+
+
+def test_a_study_is_searched_by_its_image_without_a_word(room: Room, words: WordEncoder) -> None:
+    shared, folder = SharedWords(), room.settings.index
+    index.build([report("S1", "Large heart."), report("S2", "Clear lungs.")], words, folder, shared=shared)
+    study = room.study()["id"]
+
+    def priors(eyes: Callable[[str], tuple[np.ndarray, str] | None]) -> Priors:
+        return Priors(room.services.store, lambda: Searcher(index.open_index(folder), words), embedding_of=eyes)
+
+    assert "not searched" in priors(lambda _: None).find(study).sentence
+    found = priors(seen_by(shared, **{study: "lungs clear"})).find(study)
+    assert found.rows[0].prior.report.id == "S2"
+    assert found.rows[0].evidence.statement == "Clear lungs."
+    assert "not calibrated" in found.sentence
+    other = priors(seen_by(SharedWords("eyes/2"), **{study: "lungs clear"})).find(study)
+    assert other.rows == ()
+    assert "another model" in other.sentence
+
+    def missing(study_id: str) -> tuple[np.ndarray, str]:
+        raise ModelMissing("No eyes.")
+
+    room.services.store.set_indication(study, "Heart")
+    assert priors(missing).find(study).rows[0].prior.report.id == "S1", "words are searched all the same"
+
+
+def test_a_machine_without_the_shared_tower_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Missing:
+        def __init__(self, threads: int) -> None:
+            raise ModelMissing("The image models are not prepared.")
+
+    space = ModuleType("core_models.foundation.shared_space")
+    space.SharedText = Missing
+    monkeypatch.setitem(sys.modules, space.__name__, space)
+    assert shared_text(97) is None
+    space.SharedText = lambda threads: SharedWords(f"eyes/{threads}")
+    assert shared_text(97).name == "eyes/97", "what was prepared meanwhile is found"
+    assert shared_text(97) is shared_text(97)
