@@ -50,8 +50,9 @@ class SearchResult:
 
     Attributes:
         priors: hits, best first, no two with the same text; the nearest ones even when none is close.
-        close: whether a hit's score reaches the calibrated threshold: the text's where the query has text, else the
-            image's; False where that one is not calibrated, and the sentence says so.
+        close: whether the report nearest to the query's text (where it has none: to the image) reaches the calibrated
+            threshold; it is among the priors unless other lists outvoted it.  False where that is not calibrated, and
+            the sentence says so.
         sentence: what the reader must know about the result ("No close precedent ..."); "" where there is nothing.
         other_modality: the index holds no report of the asked modality, so hits are of another one.
         threshold: the score that `close` was decided by; 0 where there is none.
@@ -143,7 +144,7 @@ class Searcher:
         if picture is not None:
             lists |= self._seen(picture, terms, np.flatnonzero(allowed), depth)
         priors = tuple(self._prior(hit, row, vector, picture) for hit, row in self._fused(lists)[:k])
-        best = max((p.score for p in priors), default=-1.0)
+        best = next((lists[name][0][1] for name in (TEXT, IMAGE_REPORT, IMAGE_IMAGE) if lists.get(name)), -1.0)
         close = bool(priors) and threshold is not None and best >= threshold
         notes = [image_note]
         if other_modality:

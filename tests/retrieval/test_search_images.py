@@ -224,6 +224,16 @@ def test_closeness_of_an_image_is_said_to_be_uncalibrated_until_it_is(
     assert worded.threshold == calibrated.index.manifest.minimum
 
 
+def test_a_close_report_that_other_lists_outvoted_is_still_a_precedent(searcher: Searcher, shared: SharedWords) -> None:
+    query, picture = CORPUS[4], shared.image("left base white")
+    outvoted = searcher.search(query, image=picture, image_model=shared.name, k=1)
+    assert ids(outvoted) == ["mine"]
+    assert outvoted.priors[0].score < outvoted.threshold
+    assert outvoted.close
+    assert outvoted.sentence == ""
+    assert searcher.search(query, k=1).close
+
+
 def test_the_best_of_few_images_is_no_precedent_below_the_floor(
     words: WordEncoder, shared: SharedWords, tmp_path: Path
 ) -> None:
