@@ -14,6 +14,7 @@ from core_models.errors import Cancelled, ModelMissing
 from retrieval import calibration, index, steps
 from retrieval.index import ImageVectors
 from retrieval.report import CorpusReport
+from retrieval.shared import SharedVectors
 from tests.retrieval.conftest import SharedWords, WordEncoder, ids_of, report
 
 NEW_FIELDS = (
@@ -213,6 +214,13 @@ def test_a_format_of_the_future_is_refused(words: WordEncoder, tmp_path: Path, m
         index.build(some(), words, tmp_path)
 
 
+@pytest.mark.parametrize("rows", [[-1, 0], [0, 3]])
+def test_an_image_of_no_report_is_damage(rows: list[int]) -> None:
+    content = {"images.f2": np.zeros((2, 4), "<f2").tobytes(), "images.i4": np.array(rows, "<i4").tobytes()}
+    with pytest.raises(ValueError, match="no report"):
+        SharedVectors.read("eyes/1", 4, 3, content)
+
+
 def test_calibration_is_a_percentile_without_the_own_study(shared: SharedWords) -> None:
     reports = [report(f"S{n}", f"word{n} word{n + 1}") for n in range(60)]
     texts = shared.encode([r.findings for r in reports])
@@ -247,6 +255,8 @@ def test_the_house_s_own_images_calibrate_once_there_are_enough(
     dropped = index.add(tmp_path, [signed("D")], words)
     assert dropped.manifest.image_minimum is None
     assert dropped.manifest.image_floor == added.manifest.image_floor
+    newer = index.add(tmp_path, [signed("E")], words, images=seen(SharedWords("eyes/2"), E="Lungs"))
+    assert newer.manifest.image_floor is None, "a floor is of one model"
 
 
 def test_given_images_calibrate_a_build_and_must_be_of_its_model(

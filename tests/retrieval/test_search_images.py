@@ -107,6 +107,26 @@ def test_words_findings_and_image_are_fused(searcher: Searcher, shared: SharedWo
     assert len({p.report.id for p in result.priors}) == len(result.priors) == 5
 
 
+def test_filters_hold_for_the_findings_too(searcher: Searcher, shared: SharedWords) -> None:
+    effusion, heart = searcher.index.reports[1].study_id, searcher.index.reports[0].study_id
+    options = {"terms": ["Pleural Effusion/left"], "image": shared.image("tube"), "image_model": shared.name, "k": 50}
+    by_findings = [p for p in searcher.search("", exclude_study=heart, **options).priors if FINDINGS in p.found_words]
+    assert [p.report.study_id for p in by_findings] == [effusion]
+    assert FINDINGS not in lists_of(searcher.search("", exclude_study=effusion, **options))
+
+
+def test_second_in_two_lists_beats_first_in_one_however_few_are_asked_for(
+    words: WordEncoder, shared: SharedWords, tmp_path: Path
+) -> None:
+    texts = ["alpha", "omega", "alpha omega", "omega one two three four", "alpha five six seven eight"]
+    index.build([report(i, t) for i, t in zip(ids_of("train", 5), texts, strict=True)], words, tmp_path, shared=shared)
+    searcher = Searcher(index.open_index(tmp_path), words)
+    for k in (1, 5):
+        result = searcher.search("alpha", image=shared.image("omega"), image_model=shared.name, k=k)
+        assert result.priors[0].report.findings == "alpha omega"
+        assert result.priors[0].found_words == "text, rank 2; image to report, rank 2"
+
+
 def test_the_image_can_change_what_the_words_alone_would_find(searcher: Searcher, shared: SharedWords) -> None:
     words_alone = searcher.search("heart")
     with_image = searcher.search("heart", image=shared.image("left base white"), image_model=shared.name)
