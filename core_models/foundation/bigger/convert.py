@@ -2,14 +2,14 @@
 
 `python -m core_models.foundation.bigger.convert FILE FOLDER` knows torchxrayvision's DenseNets (a module pickled
 whole), its PSPNet (a state dict of a DataParallel module) and Merlin's image encoder (a state dict).  Nothing in the
-file is run: what torch 1.6 or later wrote goes through its weights-only unpickler, older files through `pickled`.
+file is run: see `pickled`.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core_models.errors import ReadingRoomError, Refused
 from core_models.foundation.bigger import pickled
@@ -30,8 +30,7 @@ def convert(source: Path, folder: Path) -> Path:
 
     if not source.is_file():
         raise Refused(f"There is no file {source.name} to convert.")
-    loaded = pickled.read_tensors(source) if pickled.is_legacy(source) else _weights(source)
-    name, tensors = _named(source, loaded)
+    name, tensors = _named(source, pickled.read_tensors(source))
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{name}.safetensors"
     part = target.with_suffix(".part")
@@ -40,32 +39,9 @@ def convert(source: Path, folder: Path) -> Path:
     return target
 
 
-def _weights(source: Path) -> Any:
-    """What torch's weights-only unpickler makes of the file, network classes of torchxrayvision allowed."""
-    import torch
-
-    from core_models.foundation.bigger.xrv import library
-
-    models = library().models
-    layers = (torch.nn.Sequential, torch.nn.Conv2d, torch.nn.BatchNorm2d, torch.nn.ReLU, torch.nn.MaxPool2d)
-    dense = (models.DenseNet, models._DenseLayer, models._DenseBlock, models._Transition)
-    try:
-        with torch.serialization.safe_globals([*layers, torch.nn.AvgPool2d, torch.nn.Linear, *dense]):
-            loaded = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the damaged or hostile stream leads to
-        raise Refused(f"{source.name} is damaged, or holds something that is no weight, and was not opened.") from error
-    return loaded.state_dict() if isinstance(loaded, torch.nn.Module) else loaded
-
-
-def _named(source: Path, loaded: Any) -> tuple[str, dict[str, torch.Tensor]]:
+def _named(source: Path, loaded: dict[str, torch.Tensor]) -> tuple[str, dict[str, torch.Tensor]]:
     """(the name under which the model looks for it, its tensors)."""
-    import torch
-
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not loaded or not all(isinstance(t, torch.Tensor) for t in loaded.values()):
-        raise Refused(f"{source.name} does not hold a network's weights.")
-    tensors = {str(key).removeprefix("module."): tensor for key, tensor in loaded.items()}
+    tensors = {key.removeprefix("module."): tensor for key, tensor in loaded.items()}
     if "features.conv0.weight" in tensors:
         return _densenet_name(source), tensors
     if "convbnrelu1_1.cbr_unit.0.weight" in tensors:
