@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,15 @@ def test_a_dual_encoder_finds_as_the_library_s_own_forward_says(tmp_path: Path, 
     assert any("not calibrated" in sentence for sentence in reading.missing)
     assert any("pairs of sentences" in sentence for sentence in reading.missing)
     assert not reading.notes
+
+
+def test_several_threads_read_at_once_as_one_does(tmp_path: Path) -> None:
+    model = eyes(clip(tmp_path), "huggingface")
+    volumes = [radiograph(64 + 8 * n, 96) for n in range(6)]
+    expected = [model.read(volume).embedding for volume in volumes]
+    with ThreadPoolExecutor(6) as pool:
+        got = [reading.embedding for reading in pool.map(model.read, volumes)]
+    np.testing.assert_array_equal(got, expected)
 
 
 def test_text_lies_in_the_space_of_the_image(tmp_path: Path) -> None:

@@ -197,6 +197,18 @@ def test_a_module_pickled_whole_converts_to_its_own_state(tmp_path: Path, new: b
         assert torch.equal(got[name], tensor), name
 
 
+@pytest.mark.parametrize("new", [False, True], ids=["before torch 1.6", "zip"])
+def test_what_a_training_script_left_on_the_network_is_passed_over(tmp_path: Path, new: bool) -> None:
+    model = package.models.DenseNet(growth_rate=4, block_config=(1, 1, 1, 1), num_init_features=8)
+    model.pathologies = np.array(["Effusion", "Mass"], dtype=object)
+    model.seen = {"mean": np.float64(0.5), "shape": (1, 224, 224)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save(model, tmp_path / PUBLISHED, _use_new_zipfile_serialization=new)
+    got = load_file(convert.convert(tmp_path / PUBLISHED, tmp_path / "out"))
+    assert torch.equal(got["classifier.weight"], model.classifier.weight)
+
+
 class Mischief:
     """Opened with full trust it would write a file."""
 
@@ -217,8 +229,16 @@ def test_a_file_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, 
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("new", [False, True], ids=["before torch 1.6", "zip"])
+def test_a_small_file_does_not_become_a_huge_tensor(tmp_path: Path, new: bool) -> None:
+    huge = torch.zeros(1).expand(200_000, 200_000)
+    torch.save({"features.conv0.weight": huge}, tmp_path / PUBLISHED, _use_new_zipfile_serialization=new)
+    with pytest.raises(Refused, match="not opened"):
+        convert.convert(tmp_path / PUBLISHED, tmp_path / "out")
+
+
 def test_names_that_only_look_like_networks_are_not_looked_up() -> None:
-    for module, name in (("torch.nn.modules_evil", "X"), ("torch.hub", "load"), ("os", "system"), ("builtins", "eval")):
+    for module, name in (("torch.nnx", "X"), ("torch.hub", "load"), ("os", "system"), ("builtins", "eval")):
         with pytest.raises(pickle.UnpicklingError):
             pickled._Reader(io.BytesIO()).find_class(module, name)
     assert pickled._Reader(io.BytesIO()).find_class("torch.nn.modules.conv", "Conv2d") is pickled.Inert
