@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from core_models.segmentation.engine import Click, Mask, Segmentation
 from core_models.study.volume import Volume
+from tests.browser import chromium
 from tests.builders import ct_files, dataset, encoded
 from tests.webapp.fakes import NODULE, FakeEyes, FakeSearch, FakeWriter, finding
 from webapp.server import create_app
@@ -21,6 +22,7 @@ from webapp.service import Services
 from webapp.settings import Settings, load
 
 ADDRESS = "http://127.0.0.1:7860"
+SHOWN_MS = 30_000
 
 
 class BallEngine:
@@ -145,3 +147,38 @@ def room(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
         services.eyes.close()
         services.segments.close()
         services.store.close()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE"):
+            patch.setenv(name, "restored after the tests")
+        from tests.webapp.served import Served
+
+        server = Served(tmp_path_factory.mktemp("home"))
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def page(served: Any, browser: Any) -> Iterator[Any]:
+    """A page on the worklist; it fails the test when a script throws or another host is asked."""
+    context = browser.new_context(viewport={"width": 1366, "height": 768})
+    tab = context.new_page()
+    tab.set_default_timeout(SHOWN_MS)
+    problems: list[str] = []
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("console", lambda m: "Content Security Policy" in m.text and problems.append(m.text))
+    tab.on("request", lambda r: r.url.startswith((served.address, "blob:", "data:")) or problems.append(r.url))
+    tab.goto(served.address)
+    tab.wait_for_selector(".rp-demo")
+    yield tab
+    context.close()
+    assert problems == []

@@ -3,89 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.browser import chromium, serving
 from tests.builders import ct_files
-from tests.webapp.conftest import BallEngine
-from tests.webapp.fakes import FakeSearch, FakeWriter, prior, statement
-from webapp.server import create_app
-from webapp.settings import load
+from tests.webapp.fakes import prior, statement
+from tests.webapp.served import Served
 
 pytestmark = pytest.mark.browser
 
 HOSTILE = "<img src=x onerror=document.title='pwned'>${7*7}{{7*7}}"
-SHOWN_MS = 30_000
-
-
-class Served:
-    """A running server on a free port, and what it is made of."""
-
-    def __init__(self, home: Path) -> None:
-        self.writer, self.search, engine = FakeWriter(), FakeSearch(), BallEngine()
-        settings = load({"READING_ROOM_HOME": str(home)})
-        self.app = create_app(
-            settings,
-            load_writer=lambda: self.writer,
-            open_search=lambda: self.search,
-            segment_options={"engine_for": lambda volume: engine},
-        )
-        self.services = self.app.state.services
-        self.serving = serving(self.app)
-        self.address = self.serving.__enter__()
-
-    def add(self, **options: Any) -> str:
-        """Read and store a small CT; answers its id."""
-        folder = self.services.settings.home / "test-files"
-        folder.mkdir(exist_ok=True)
-        paths = []
-        for n, data in enumerate(ct_files(n=12, **options)):
-            path = folder / f"{n}"
-            path.write_bytes(data)
-            paths.append(path)
-        return self.services.store.add_study(self.services.read_scan(paths)[0])
-
-    def stop(self) -> None:
-        self.serving.__exit__(None, None, None)
-        self.services.segments.close()
-        self.services.store.close()
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE"):
-            patch.setenv(name, "restored after the tests")
-        server = Served(tmp_path_factory.mktemp("home"))
-        yield server
-        server.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def page(served: Served, browser: Any) -> Iterator[Any]:
-    """A page on the worklist; it fails the test when a script throws or another host is asked."""
-    context = browser.new_context(viewport={"width": 1366, "height": 768})
-    tab = context.new_page()
-    tab.set_default_timeout(SHOWN_MS)
-    problems: list[str] = []
-    tab.on("pageerror", lambda error: problems.append(str(error)))
-    tab.on("console", lambda m: "Content Security Policy" in m.text and problems.append(m.text))
-    tab.on("request", lambda r: r.url.startswith((served.address, "blob:", "data:")) or problems.append(r.url))
-    tab.goto(served.address)
-    tab.wait_for_selector(".rp-demo")
-    yield tab
-    context.close()
-    assert problems == []
 
 
 def _open(page: Any, served: Served, study: str) -> None:

@@ -23,6 +23,7 @@ QUEUE_SIZE = 16
 HEAD = (
     '<meta name="color-scheme" content="dark">'
     '<link rel="stylesheet" href="/static/css/viewer.css"><link rel="stylesheet" href="/static/css/page.css">'
+    '<link rel="stylesheet" href="/static/css/evaluation.css">'
 )
 MOUNT = "import('/static/js/panels/{module}.js').then((m) => m.mount(element, {{ trigger, props, watch, server }}));"
 
@@ -83,6 +84,7 @@ def build(surfaces: Callable[[Any], Any]) -> gr.Blocks:
             with gr.Column(elem_id="rr-right", min_width=0):
                 panel("evidence", "rr-evidence")
                 panel("report", "rr-report")
+        panel("evaluation", "rr-evaluation")
         panel("toasts", "rr-toasts")
         segments.surfaces(draw, None, plot, show_progress="hidden", api_visibility="private", concurrency_limit=2)
     page.queue(max_size=QUEUE_SIZE, default_concurrency_limit=4)

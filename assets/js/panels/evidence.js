@@ -2,10 +2,19 @@
 
 import { api, emit, on, state } from '/static/js/bus.js';
 import { debounce, fill, h } from './dom.js';
+import { bar, readingLines, show as showFinding } from './findings.js';
 import { guarded, panelReady } from './page.js';
+import { behind, followReading } from './reading.js';
 
 const LOOKUP_MS = 120;
 const KINDS = { finding: 'Finding', measurement: 'Measurement', clinical: 'Clinical text', prior: 'Prior report', comparison: 'Comparison' };
+
+/** What a measured number is, for whoever points at it. */
+function measuredBy(card) {
+  const from = `Measured on what ${card.source} drew`;
+  if (!card.statement.endsWith('cardiothoracic ratio')) return from;
+  return `${from}. Greatest width of the heart over the greatest inner width of the thorax (Danzer 1919); an AP film shows the heart larger.`;
+}
 
 export function mount(element) {
   const search = h('input', {
@@ -30,7 +39,7 @@ export function mount(element) {
       h('h2', {}, 'Evidence ', count),
       h('div.rp-row.rp-tools-row', {}, h('div.rp-anchor.rp-grow', {}, search, options), similar),
       note,
-      h('div.rp-scroll', {}, list),
+      h('div.rp-scroll', {}, readingLines(), list),
     ),
   );
 
@@ -66,6 +75,7 @@ export function mount(element) {
     draw();
   });
   on('evidence:changed', () => soon());
+  on('reading:changed', () => draw()); // a card's threshold comes with the reading
 
   const at = (id) => `/api/studies/${encodeURIComponent(state.study.id)}/evidence/${encodeURIComponent(id)}`;
   const decide = guarded(async (card, status) => {
@@ -91,19 +101,22 @@ export function mount(element) {
     const frozen = state.study?.state === 'signed';
     const prior = card.kind === 'prior' && card.report;
     const own = card.kind === 'finding' && card.source === 'reader';
+    const found = card.kind === 'finding' && !own ? behind(card) : null;
     const select = () => {
       emit('cards:highlight', { ids: [card.id] });
       emit('statements:of', { card: card.id });
+      showFinding(found, card.location);
+      if (found) return;
       if (card.location) emit('viewer:goto', { lps: card.location, segment: card.segment_id });
       else if (card.segment_id) emit('segment:select', { id: card.segment_id });
     };
     const row = h(
-      `div.rp-card.${card.status}.${card.kind}`,
+      `div.rp-card.${card.status}.${card.kind}${card.kind === 'finding' && !own ? '.model' : ''}`,
       {
         role: 'listitem',
         tabindex: 0,
         'data-card': card.id,
-        title: card.kind === 'measurement' ? `Measured on the segment that ${card.source} made` : null,
+        title: card.kind === 'measurement' ? measuredBy(card) : card.kind === 'finding' && !own ? `Proposed by ${card.source}` : null,
         'aria-label': `${card.id}, ${card.text}, ${card.status}`,
         onclick: (event) => !event.target.closest('button, details') && select(),
         onkeydown: (event) => {
@@ -122,7 +135,8 @@ export function mount(element) {
           {},
           prior ? h('q', {}, card.statement) : h('span', {}, card.statement),
           card.value_text ? h('b', {}, card.value_text) : null,
-          card.probability !== null && card.probability !== undefined ? h('b', {}, `p ${card.probability.toFixed(2)}`) : null,
+          found ? bar(found.finding) : null,
+          !found && Number.isFinite(card.probability) ? h('b', {}, `p ${card.probability.toFixed(2)}`) : null,
         ),
         h(
           'div.rp-source',
@@ -272,5 +286,6 @@ export function mount(element) {
     note.textContent = text;
     note.hidden = !text;
   });
+  followReading();
   panelReady('evidence');
 }

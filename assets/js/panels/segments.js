@@ -1,6 +1,7 @@
 // `segments:changed` in → the segment list with names, sizes, undo and redo; the 3D plot is asked for when it changed.
 
 import { api, emit, on, state } from '/static/js/bus.js';
+import { anatomyRow } from './anatomy.js';
 import { debounce, fill, h, quantity } from './dom.js';
 import { guarded, panelReady } from './page.js';
 
@@ -8,16 +9,18 @@ const PLOT_MS = 400;
 const NAMES = [
   'liver', 'spleen', 'right kidney', 'left kidney', 'right lung', 'left lung', 'heart', 'aorta', 'trachea', 'stomach',
   'gallbladder', 'pancreas', 'bladder', 'nodule', 'mass', 'pleural effusion', 'lymph node', 'vertebra', 'rib',
+  'right clavicle', 'left clavicle',
 ];
 
 export function mount(element, { trigger }) {
+  let segments = [];
+  let active = null;
   const list = h('div.rp-segments', { role: 'list', 'aria-label': 'Segments' });
   const none = h('p.rp-none', {}, 'Click a structure in the image to segment it.');
   const names = h('datalist', { id: 'rp-organs' }, NAMES.map((value) => h('option', { value })));
-  fill(element, h('section.rp-panel', {}, h('h2', {}, 'Segments'), names, none, list));
-
-  let segments = [];
-  let active = null;
+  const ofSeries = () => segments.filter((s) => !state.series || s.series === state.series.id);
+  const anatomy = anatomyRow(() => new Set(ofSeries().filter((s) => s.based).map((s) => s.label.toLowerCase())));
+  fill(element, h('section.rp-panel', {}, h('h2', {}, 'Segments'), names, anatomy, none, list));
 
   on('study:open', (study) => {
     segments = study.segments || [];
@@ -63,7 +66,7 @@ export function mount(element, { trigger }) {
   const remove = change((segment) => api('DELETE', path(segment)));
 
   function draw() {
-    const shown = segments.filter((s) => !state.series || s.series === state.series.id);
+    const shown = ofSeries();
     none.hidden = shown.length > 0;
     const editing = list.contains(document.activeElement) && document.activeElement.matches('input[type=text]');
     if (editing) return; // redrawn when the name is left
@@ -146,7 +149,8 @@ export function mount(element, { trigger }) {
   let drawn = '';
   const plot = debounce(() => {
     const series = state.series?.id;
-    const visible = segments.filter((s) => s.series === series && s.visible && s.box.slice(3).every(Boolean));
+    const flat = state.series?.shape?.[0] === 1; // a radiograph has no surfaces
+    const visible = segments.filter((s) => !flat && s.series === series && s.visible && s.box.slice(3).every(Boolean));
     const key = JSON.stringify([series, visible.map((s) => [s.id, s.colour, s.clicks])]);
     placePlot(visible.length > 0);
     if (key === drawn) return;

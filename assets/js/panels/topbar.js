@@ -42,7 +42,8 @@ export function mount(element) {
     sign,
     h('span.rp-anchor', {}, exporter, menu),
   );
-  fill(element, h('header.rp-bar', {}, h('strong.rp-brand', {}, 'Reading Room'), reading));
+  const marks = h('button.quiet.rp-marks-open', { type: 'button', title: 'How good the image models are', onclick: () => emit('evaluation:open') }, 'Evaluation');
+  fill(element, h('header.rp-bar', {}, h('strong.rp-brand', {}, 'Reading Room'), reading, marks));
 
   let saved = Promise.resolve(); // the latest save, so that a draft begins with the words that stand there
   const save = debounce((id, text) => (saved = put(id, text)), SAVE_MS);

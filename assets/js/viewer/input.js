@@ -105,6 +105,8 @@ export const KEYS = [
   ['U, Ctrl+Z', 'undo the last click'],
   ['Shift+Ctrl+Z', 'redo'],
   ['H', 'hide or show the overlay'],
+  ['A', 'draw all anatomy (radiograph)'],
+  ['F', 'heat map of the chosen finding'],
   ['C', 'crosshair tool: click or drag to move'],
   ['X', 'crosshair lines on or off'],
   ['W', 'window tool (right drag: always)'],
@@ -143,6 +145,8 @@ export function handleKey(viewer, event) {
   else if (key === 'x') viewer.toggleCrosshair();
   else if (key === 'i') viewer.toggleInvert();
   else if (key === 'h') viewer.toggleOverlay();
+  else if (key === 'a') viewer.drawAnatomy();
+  else if (key === 'f') viewer.toggleHeat();
   else if (key === 'r') viewer.reset();
   else if (key === 'n') viewer.newSegment();
   else if (key === 'u') viewer.undo();

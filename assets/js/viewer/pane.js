@@ -1,6 +1,7 @@
 // One plane on screen: its canvas, edge letters, corner text and slice slider; draws what the viewer's state says.
 
 import { axesOf, edgeLetters, fromDisplay, planeSize, toDisplay } from './geometry.js';
+import { drawFinding } from './finding.js';
 import { Tint, drawCrosshair, drawMarkers, drawScaleBar, drawSegments } from './overlay.js';
 import { SliceImage, storedSize, visiblePart } from './render.js';
 
@@ -172,6 +173,9 @@ export class Pane {
       drawSegments(context, this.tint, viewer.masks, this.plane, slice, geometry.dims, transform, {
         opacity, active, flash, ratio: this.ratio,
       });
+    }
+    if (viewer.finding && !viewer.overlayHidden && this.plane === 'axial' && viewer.finding.series === viewer.series.id) {
+      drawFinding(context, viewer.finding, geometry.dims, transform, this.ratio, viewer.heatShown);
     }
     if (viewer.crosshair && viewer.panes.filter((pane) => pane.visible).length > 1) {
       drawCrosshair(context, geometry, this.plane, viewer.position, transform, this.ratio);

@@ -4,6 +4,7 @@
 // places by `viewer:goto`, and what the reader does leaves as `segments:changed`, `evidence:changed` and `toast`.
 
 import { api, emit, on, state as open } from '../bus.js';
+import { heatCanvas } from './finding.js';
 import { clamp, isVolume, mainPlane, makeGeometry, PLANES, toIndex, toWorld } from './geometry.js';
 import { attachKeyboard, attachPointer } from './input.js';
 import { fetchSlice, fetchVolume } from './loader.js';
@@ -27,6 +28,7 @@ export class Viewer {
     this.crosshair = true;
     this.opacity = 0.35;
     this.overlayHidden = false;
+    this.heatShown = false;
     this.inverted = false;
     this.spaceHeld = false;
     this.flash = 0;
@@ -61,6 +63,7 @@ export class Viewer {
       on('segments:changed', (detail) => this.takeSegments(detail.segments, detail.active)),
       on('segment:select', ({ id }) => this.select(id)),
       on('viewer:goto', (detail) => this.goto(detail.lps, detail.segment)),
+      on('finding:show', (detail) => this.showFinding(detail)),
     ];
     this.stop.signal.addEventListener('abort', () => stops.forEach((end) => end()));
   }
@@ -81,6 +84,7 @@ export class Viewer {
     this.active = null;
     this.hover = null;
     this.ruler = null;
+    this.finding = null; // {series, term, box, heatCanvas} that the board points at
     this.problem = '';
     this.ready = Promise.resolve();
   }
@@ -358,6 +362,23 @@ export class Viewer {
     this.invalidate();
   }
 
+  /** Outline what a finding rests on; null takes it away. */
+  showFinding(detail) {
+    this.finding = detail && { ...detail, heatCanvas: detail.heat ? heatCanvas(detail.heat) : null };
+    if (detail) this.overlayHidden = false;
+    this.invalidate();
+  }
+
+  toggleHeat() {
+    this.heatShown = !this.heatShown;
+    this.invalidate();
+  }
+
+  /** Every structure that a model drew on this radiograph becomes a segment; the segment list asks for them. */
+  drawAnatomy() {
+    emit('anatomy:draw', { label: null });
+  }
+
   setOpacity(opacity) {
     this.opacity = opacity;
     this.overlayHidden = false;
@@ -532,7 +553,8 @@ export class Viewer {
     const header = this.header && { dims: this.header.dims, stride: this.header.stride, unit: this.header.unit };
     return {
       series: this.series?.id ?? null, header, position, window: levels, layout, tool, positive, inverted, active,
-      crosshair, opacity, problem, ready: this.loadedPart() >= 1 && Boolean(this.stored), segments: this.masks.rows.map((row) => row.id),
+      crosshair, opacity, problem, heat: this.heatShown, finding: this.finding && { term: this.finding.term, box: this.finding.box },
+      ready: this.loadedPart() >= 1 && Boolean(this.stored), segments: this.masks.rows.map((row) => row.id),
     };
   }
 
