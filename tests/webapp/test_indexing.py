@@ -277,6 +277,8 @@ def test_a_study_is_searched_by_its_image_without_a_word(room: Room, words: Word
     found = priors(seen_by(shared, **{study: "lungs clear"})).find(study)
     assert found.rows[0].prior.report.id == "S2"
     assert found.rows[0].evidence.statement == "Clear lungs."
+    assert found.rows[0].prior.found_words == "image to report, rank 1", "kept by the store"
+    assert room.get(f"/api/studies/{study}/evidence")[0]["found"] == "image to report, rank 1"
     assert "not calibrated" in found.sentence
     other = priors(seen_by(SharedWords("eyes/2"), **{study: "lungs clear"})).find(study)
     assert other.rows == ()
