@@ -44,6 +44,7 @@ def as_format_1(folder: Path) -> None:
     old = folder / (folder / "CURRENT").read_text().strip()
     fields = json.loads((old / "manifest.json").read_bytes())
     fields = {k: v for k, v in fields.items() if k not in NEW_FIELDS} | {"format": 1}
+    fields["files"] = {n: d for n, d in fields["files"].items() if not n.startswith(("shared.", "images."))}
     content = json.dumps(fields, indent=1, sort_keys=True).encode()
     (old / "manifest.json").write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
