@@ -25,6 +25,8 @@ from webapp.settings import Settings
 from webapp.store import SegmentRow, SeriesRow, Store, StudyRow
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from webapp.viewer.service import SegmentService
 
 State = Literal["waiting", "reading", "done", "missing", "failed"]
@@ -141,6 +143,14 @@ class EyesService:
     def models(self, study_id: str) -> tuple[str, ...]:
         """The models that read the study's images."""
         return tuple(dict.fromkeys(one.reading.model for one in self._peek(study_id) if one.reading is not None))
+
+    def embedding(self, study_id: str) -> tuple[np.ndarray, str] | None:
+        """((d,) vector of the study's first usable radiograph that was read, its model), or None; reads nothing."""
+        for one in self._peek(study_id):
+            r = one.reading
+            if r is not None and r.embedding is not None and r.quality.usable:
+                return r.embedding, r.model
+        return None
 
     def unseen(self, study_id: str) -> tuple[str, ...]:
         """What no image model saw, each in a sentence."""
