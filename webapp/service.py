@@ -15,7 +15,7 @@ from webapp.drafting import Drafting, Writer, loader
 from webapp.eyes import EyesService
 from webapp.indexing import Indexer, patient_key, salt_of
 from webapp.jobs import Jobs
-from webapp.priors import Priors, Search, opener, text_encoder
+from webapp.priors import Priors, Search, opener, shared_text, text_encoder
 from webapp.report import Reports
 from webapp.settings import Settings
 from webapp.store import Store
@@ -66,7 +66,8 @@ class Services:
         board = Board(store, eyes.cards)
         eyes.on_read = board.sync
         salt = salt or salt_of(settings.home)
-        priors = Priors(store, open_search or opener(settings), partial(patient_key, salt=salt))
+        key = partial(patient_key, salt=salt)
+        priors = Priors(store, open_search or opener(settings), key, eyes.embedding)
         reports = Reports(store, board)
         return cls(
             settings=settings,
@@ -79,7 +80,15 @@ class Services:
             segments=SegmentService(store, on_change=board.sync, **(segment_options or {})),
             eyes=eyes,
             demos=Demos(settings),
-            indexer=Indexer(store, settings.index, salt, priors.forget, lambda: text_encoder(settings.threads)),
+            indexer=Indexer(
+                store,
+                settings.index,
+                salt,
+                priors.forget,
+                encoder=lambda: text_encoder(settings.threads),
+                embedding_of=eyes.embedding,
+                shared=lambda: shared_text(settings.threads),
+            ),
             read_scan=_read_scan(settings),
         )
 

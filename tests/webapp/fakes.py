@@ -130,6 +130,7 @@ class FakeEyes:
         self.gate: threading.Semaphore | None = None
         self.failure: Exception | None = None
         self.model = EYES
+        self.embedding: np.ndarray | None = None
 
     def read(self, volume: Volume, context: Context) -> Reading:
         if self.gate is not None:
@@ -145,6 +146,7 @@ class FakeEyes:
             tuple(Structure(label, placed(label, volume.shape), 0.9) for label in PLACES),
             inputs=("image", *context.given),
             missing=("The model did not see earlier images.",),
+            embedding=self.embedding,
             seconds=0.1,
         )
 

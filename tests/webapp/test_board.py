@@ -128,7 +128,8 @@ def test_the_vocabulary_is_searched_by_words_and_prefix(room: Room) -> None:
 
 
 def test_priors_are_found_shown_whole_and_filtered_by_verdict(room: Room, study: dict[str, Any]) -> None:
-    room.search.hits = (prior(1, "The heart is enlarged."), prior(2, "Clear lungs.", 0.4))
+    first = replace(prior(1, "The heart is enlarged."), found_by=(("findings", 2, 0.5), ("image to report", 1, 0.3)))
+    room.search.hits = (first, prior(2, "Clear lungs.", 0.4))
     room.search.sentence = "No close precedent."
     room.client.put(f"/api/studies/{study['id']}/indication", json={"text": "Dyspnoea"})
     room.client.post(f"/api/studies/{study['id']}/evidence", json={"term": "Cardiomegaly"})
@@ -138,6 +139,9 @@ def test_priors_are_found_shown_whole_and_filtered_by_verdict(room: Room, study:
     first = answer["priors"][0]
     assert first["score"] == pytest.approx(0.8)
     assert first["matched"] == ["The heart is enlarged."]
+    assert [p["found"] for p in answer["priors"]] == ["image to report, rank 1; findings, rank 2", ""]
+    exported = room.client.get(f"/api/studies/{study['id']}/export/json").json()["priors"]
+    assert exported[0]["found_by"][1] == {"list": "image to report", "rank": 1, "score": 0.3}
     assert first["report"]["impression"] == "No acute disease."
     assert first["source"] == "report CXR1"
     query, options = room.search.asked[0]

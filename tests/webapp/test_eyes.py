@@ -265,6 +265,20 @@ def test_a_draft_without_a_reading_says_that_no_model_looked(room: Room, study: 
     assert "The image is too small." in room.get(f"/api/studies/{study['id']}/report")["unseen"]
 
 
+def test_the_search_for_priors_gets_what_was_seen_of_a_frontal_image(room: Room, study: dict[str, Any]) -> None:
+    assert room.services.eyes.embedding(study["id"]) is None, "nothing is read for a search"
+    room.eyes.embedding = np.array([0.6, 0.8], np.float32)
+    room.read(study)
+    room.client.post(f"/api/studies/{study['id']}/priors")
+    _, options = room.search.asked[-1]
+    assert options["image_model"] == EYES
+    assert options["image"].tolist() == pytest.approx([0.6, 0.8])
+    room.eyes.quality = LATERAL
+    _again(room, study)
+    room.client.post(f"/api/studies/{study['id']}/priors")
+    assert room.search.asked[-1][1]["image"] is None, "what the gate does not let through is not compared"
+
+
 # ---- anatomy -------------------------------------------------------------------------------------------------------
 
 

@@ -59,6 +59,7 @@ def content(bundle: ReportBundle) -> Json:
                 "source": p.prior.report.source,
                 "score": p.prior.score,
                 "matched": list(p.prior.matched),
+                "found_by": [{"list": name, "rank": rank, "score": score} for name, rank, score in p.prior.found_by],
                 "findings": p.prior.report.findings,
                 "impression": p.prior.report.impression,
                 "terms": list(p.prior.report.terms),

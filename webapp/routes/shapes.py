@@ -76,6 +76,7 @@ def prior(row: PriorRow) -> Json:
         **card(row.evidence),
         "score": row.prior.score,
         "matched": list(row.prior.matched),
+        "found": row.prior.found_words,
         "report": {
             "id": report.id,
             "source": report.source,

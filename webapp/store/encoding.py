@@ -118,7 +118,8 @@ def prior_json(p: Prior) -> Json:
 def prior(d: Json) -> Prior:
     report = d["report"]
     tuples = {"terms": tuple(report["terms"]), "flags": tuple(report["flags"])}
-    return Prior(CorpusReport(**{**report, **tuples}), d["score"], tuple(d["matched"]))
+    found_by = tuple((name, rank, score) for name, rank, score in d.get("found_by", ()))  # none in older rows
+    return Prior(CorpusReport(**{**report, **tuples}), d["score"], tuple(d["matched"]), found_by)
 
 
 def addendum(d: Json) -> Addendum:

@@ -142,7 +142,7 @@ export function mount(element) {
           'div.rp-source',
           {},
           h('span', {}, prior ? `${prior.source} ${prior.id}` : card.source),
-          prior && Number.isFinite(card.score) ? h('span', {}, `similarity ${card.score.toFixed(2)}`) : null,
+          prior && Number.isFinite(card.score) ? h('span', { title: card.found ? `Found by ${card.found}` : null }, `similarity ${card.score.toFixed(2)}`) : null,
           prior ? prior.terms.slice(0, 4).map((t) => h('span.rp-term', {}, t)) : null,
         ),
         prior ? details(card, prior) : null,
@@ -173,6 +173,7 @@ export function mount(element) {
       part('Indication', report.indication),
       part('Findings', report.findings),
       part('Impression', report.impression),
+      card.found ? h('p.rp-dim', {}, `Found by ${card.found}`) : null,
       report.flags?.length ? h('p.rp-note.warning', {}, `Cleaned: ${report.flags.join(', ')}`) : null,
     );
     box.addEventListener('toggle', () => (box.open ? opened.add(card.id) : opened.delete(card.id)));
