@@ -20,7 +20,7 @@ router = APIRouter(prefix="/api")
 Json = dict[str, Any]
 
 EVALUATION = Path(__file__).resolve().parents[2] / "assets" / "foundation" / "evaluation.json"
-NOT_EVALUATED = "The models were not evaluated here yet: run `python app.py evaluate findings` once."
+NOT_EVALUATED = "The models were not evaluated here yet: run `python app.py evaluate findings --record` once."
 HEAT_SIDE = 48  # the longest side of a heat map that is sent
 
 
@@ -57,7 +57,7 @@ def evaluation() -> Json:
     except FileNotFoundError:
         return {"missing": NOT_EVALUATED}
     except (OSError, ValueError):
-        return {"missing": "The stored evaluation cannot be read: run `python app.py evaluate findings` again."}
+        return {"missing": "The stored evaluation cannot be read: run `python app.py evaluate findings --record` again."}
     return found if isinstance(found, dict) else {"missing": NOT_EVALUATED}
 
 

@@ -70,13 +70,14 @@ function findings(f) {
   return section(
     'findings',
     'Findings',
-    `${f.test_patients ?? '–'} patients, ${f.test_images ?? '–'} images. The dot is the area under the ROC curve, the line its 95 % interval; the thin mark is chance.`,
+    `${f.test_patients ?? '–'} patients, ${f.test_images ?? '–'} images${f.data ? ` (${f.data})` : ''}. The dot is the area under the ROC curve, the line its 95 % interval; the thin mark is chance.`,
     h(
       'div.rp-bigs',
       {},
       big(show(f.macro_auroc, 3), 'macro AUROC', range(f.macro_auroc_ci)),
       within.map(([view, value]) => big(show(value, 3), `within ${view}`, 'the view itself tells nothing here')),
-      big(show(f.ece, 3), 'calibration error', 'expected, lower is better'),
+      known(f.baselines?.view_alone) ? big(show(f.baselines.view_alone, 3), 'the view alone', 'a baseline that sees no image') : null,
+      big(show(f.ece, 3), 'calibration error', known(f.ece_of_a_perfect_model) ? `a perfect model: ${show(f.ece_of_a_perfect_model, 3)}` : 'expected; lower is better'),
     ),
     table(
       ['Finding', 'AUROC', '95 %', '', 'positive', 'ECE', 'threshold', 'sensitivity', 'specificity'],
@@ -116,10 +117,18 @@ function subgroups(f) {
 
 function anatomy(a) {
   if (!a?.dice) return absent('anatomy', 'Anatomy');
+  const lazy = a.baselines?.mean_mask;
   const rows = entries(a.dice).map(([name, value]) => [
-    name, show(value, 3), range(a.dice_ci?.[name]), interval(value, a.dice_ci?.[name], { from: 0.5, reference: null }),
+    name, show(value, 3), range(a.dice_ci?.[name]), interval(value, a.dice_ci?.[name], { from: 0.5, reference: null }), show(lazy?.[name], 3),
   ]);
-  return section('anatomy', 'Anatomy', `Dice overlap with drawings by hand, ${a.cases ?? '–'} images.`, table(['Structure', 'Dice', '95 %', ''], rows, 'Anatomy'));
+  const ratio = a.cardiothoracic_ratio;
+  const error = known(ratio?.mean_absolute_error) ? ` The cardiothoracic ratio is off by ${show(ratio.mean_absolute_error, 3)} on average.` : '';
+  return section(
+    'anatomy',
+    'Anatomy',
+    `Dice overlap with drawings by hand, ${a.cases ?? '–'} images.${error}`,
+    table(['Structure', 'Dice', '95 %', '', 'mean mask'], rows, 'Anatomy'),
+  );
 }
 
 /** Every object that holds recalls, with the path of names that leads to it. */

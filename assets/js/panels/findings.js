@@ -61,7 +61,7 @@ export function readingLines() {
     return [
       // What is odd with the image stands before anything that was found on it.
       notes.map((text) => h('p.rp-looked-line.odd', {}, name + text)),
-      quality.usable ? null : h('p.rp-looked-line.odd', {}, `${name}No findings are shown for this image.`),
+      quality.usable || notes.length ? null : h('p.rp-looked-line.odd', {}, `${name}No findings are shown for this image.`),
       h(
         'p.rp-looked-line',
         { title: `Licence: ${image.licence}\nInputs: ${image.inputs.join(', ')}\n${image.missing.join('\n')}` },
