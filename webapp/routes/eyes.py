@@ -20,7 +20,9 @@ router = APIRouter(prefix="/api")
 Json = dict[str, Any]
 
 EVALUATION = Path(__file__).resolve().parents[2] / "assets" / "foundation" / "evaluation.json"
-NOT_EVALUATED = "The models were not evaluated here yet: run `python app.py evaluate findings --record` once."
+COMMAND = "`python app.py evaluate findings --record`"
+NOT_EVALUATED = f"The models were not evaluated here yet: run {COMMAND} once."
+DAMAGED = f"The stored evaluation cannot be read: run {COMMAND} again."
 HEAT_SIDE = 48  # the longest side of a heat map that is sent
 
 
@@ -57,7 +59,7 @@ def evaluation() -> Json:
     except FileNotFoundError:
         return {"missing": NOT_EVALUATED}
     except (OSError, ValueError):
-        return {"missing": "The stored evaluation cannot be read: run `python app.py evaluate findings --record` again."}
+        return {"missing": DAMAGED}
     return found if isinstance(found, dict) else {"missing": NOT_EVALUATED}
 
 
