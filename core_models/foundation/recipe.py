@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ class Recipe:
         tasks: task → weight of its loss.
         start: "imagenet", "scratch", or a folder with an encoder.
         store_size: side at which pictures are held in memory.
+        freeze: stages of the trunk that stay as the start has them, see `RadiographEncoder.freeze`.
         average: decay of the averaged weights, which are what is kept.
     """
 
@@ -55,6 +57,7 @@ class Recipe:
     start: str = "imagenet"
     dimensions: int = 256
     store_size: int = 384
+    freeze: int = 0
     average: float = 0.998
     decay: float = 0.02
     seed: int = 0
@@ -94,24 +97,53 @@ def read(path: Path = DEFAULT) -> Recipe:
         raise Refused(f"The recipe {path.name} has no [[stages]].")
     built = tuple(_fill(Stage, stage, path.name) for stage in stages)
     recipe = _fill(Recipe, raw | {"stages": built}, path.name)
-    unknown = set(recipe.tasks) - set(TASK_NAMES)
-    if unknown:
-        raise Refused(f"The recipe {path.name} names the task {unknown.pop()!r}; there are {', '.join(TASK_NAMES)}.")
+    unknown = sorted(set(recipe.tasks) - set(TASK_NAMES))
+    if unknown or not recipe.tasks:
+        found = f"names the task {unknown[0]!r}" if unknown else "names no task"
+        raise Refused(f"The recipe {path.name} {found}; there are {', '.join(TASK_NAMES)}.")
     for stage in built:
-        if stage.size % 32 or not 32 <= stage.size <= 2048 or stage.steps < 1 or not stage.rows:
+        if stage.size % 32 or not 32 <= stage.size <= 2048 or stage.steps < 1 or not sum(stage.rows.values()):
             raise Refused(
                 f"A stage of {path.name} needs a size that is a multiple of 32, steps of 1 or more, and rows."
             )
     return recipe
 
 
+_LIMITS = {"average": 1.0, "mirror": 1.0, "trunk_rate": 1.0}
+"""The greatest value of what is a share; every number of a recipe is at least 0."""
+_KINDS = {"int": "a whole number", "float": "a number", "str": "a text", "tuple[str, ...]": "a list of names"}
+
+
 def _fill(kind: Any, values: dict[str, Any], name: str) -> Any:
-    known = {f.name for f in dataclasses.fields(kind)}
-    odd = set(values) - known
+    if not isinstance(values, dict):
+        raise Refused(f"The recipe {name} has stages that are no tables: each begins with [[stages]].")
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    odd = sorted(set(values) - set(fields))
     if odd:
-        raise Refused(f"The recipe {name} has the unknown key {odd.pop()!r}; known are {', '.join(sorted(known))}.")
-    values = {k: tuple(v) if k == "pseudo" else v for k, v in values.items()}
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise Refused(f"The recipe {name} lacks a key: {error}.") from error
+        raise Refused(f"The recipe {name} has the unknown key {odd[0]!r}; known are {', '.join(sorted(fields))}.")
+    lacking = [k for k, f in fields.items() if f.default is dataclasses.MISSING and k not in values]
+    if lacking:
+        raise Refused(f"The recipe {name} lacks the key {lacking[0]!r}.")
+    for key, value in values.items():
+        _check(key, value, str(fields[key].type), name)
+    return kind(**{k: tuple(v) if k == "pseudo" else v for k, v in values.items()})
+
+
+def _check(key: str, value: Any, kind: str, name: str) -> None:
+    """Raises Refused where a value is not of the kind that its key has, or a number is negative or not finite."""
+    if kind.startswith("dict"):  # a table of numbers: tasks, rows
+        entries = value.items() if isinstance(value, dict) else [("", None)]
+        for inner, one in entries:
+            _check(f"{key}.{inner}".rstrip("."), one, "int" if kind.endswith("int]") else "float", name)
+        return
+    numbers = (int, float) if kind == "float" else (int,) if kind == "int" else ()
+    fits = {
+        "str": isinstance(value, str),
+        "tuple[str, ...]": isinstance(value, list) and all(isinstance(v, str) for v in value),
+    }.get(kind, True)
+    if numbers:
+        fits = isinstance(value, numbers) and not isinstance(value, bool)
+    if not fits:
+        raise Refused(f"The recipe {name} has {key} = {value!r}, which is not {_KINDS[kind]}.")
+    if numbers and not 0 <= value <= _LIMITS.get(key, math.inf):
+        raise Refused(f"The recipe {name} has {key} = {value!r}, which is out of range.")

@@ -97,6 +97,7 @@ class Sampler:
             self.like[name][torch.from_numpy(rows)] if captions else None,
             masks,
             weight,
+            [pool.captions[r] for r in rows],
         )
 
     def _altered(self, count: int, generator: torch.Generator) -> _Part:
@@ -125,7 +126,7 @@ class Sampler:
         none = torch.zeros(n, next(iter(self.pools.values())).findings.shape[1])
         return _Part(
             torch.cat(images), none, none, torch.zeros(n, dtype=torch.long),
-            torch.zeros(n, 6), torch.stack(gates), [], None, None, None,
+            torch.zeros(n, 6), torch.stack(gates), [], None, None, None, [""] * n,
         )  # fmt: skip
 
 
@@ -141,6 +142,7 @@ class _Part:
     like: torch.Tensor | None
     masks: torch.Tensor | None
     mask_weight: torch.Tensor | None
+    words: list[str]
 
 
 def _joined(parts: Sequence[_Part], sampler: Sampler) -> Batch:
@@ -152,6 +154,7 @@ def _joined(parts: Sequence[_Part], sampler: Sampler) -> Batch:
 
     captions = [c for p in parts for c in p.captions]
     masked = [p for p in parts if p.masks is not None]
+    words = [w for p in parts for w in p.words]
     return Batch(
         images=normalised(torch.cat([p.images for p in parts])),
         findings=torch.cat([p.findings for p in parts]),
@@ -162,6 +165,8 @@ def _joined(parts: Sequence[_Part], sampler: Sampler) -> Batch:
         text_rows=rows([bool(p.captions) for p in parts]),
         tokens=sampler.tokens(captions) if captions else {},
         text_like=torch.cat([p.like for p in parts if p.like is not None]) if captions else None,
+        captions=tuple(w for w in words if w),
+        caption_rows=torch.tensor([row for row, w in enumerate(words) if w], dtype=torch.long),
         mask_rows=rows([p.masks is not None for p in parts]) if masked else None,
         masks=torch.cat([p.masks for p in masked]) if masked else None,
         mask_weight=torch.cat([p.mask_weight for p in masked]) if masked else None,

@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from core_models.errors import Refused
@@ -31,6 +33,8 @@ Judge = Callable[[FoundationModel, int], dict[str, float]]
 WARM_UP = 40
 CLIP = 5.0
 STATE, WEIGHTS, AVERAGE, OPTIMISER = "state.json", "model.safetensors", "average.safetensors", "optimizer.pt"
+MEMORY = "memory.safetensors"
+"""Random state and what tasks remember of earlier steps; a checkpoint without it goes on, with other random numbers."""
 
 
 def train(
@@ -54,7 +58,8 @@ def train(
         model: what to train; None builds the recipe's.
 
     Raises:
-        Refused: a checkpoint of another recipe or architecture; a loss that is not finite - the last checkpoint stays.
+        Refused: a task of the recipe that the model lacks; a checkpoint that is damaged or of another recipe or
+            architecture; a loss that is not finite - the last checkpoint stays.
     """
     from accelerate import Accelerator
 
@@ -65,17 +70,24 @@ def train(
     )
     torch.manual_seed(recipe.seed)
     model = model or FoundationModel(new_encoder(recipe.start), tuple(recipe.tasks), recipe.dimensions)
+    lacking = [name for name in recipe.tasks if name not in model.tasks]
+    if lacking:
+        raise Refused(f"The recipe trains the task {lacking[0]!r}, which the model lacks: add it with `add_task`.")
+    model.encoder.freeze(recipe.freeze)
     average = {k: v.detach().clone().float() for k, v in model.trained().items() if v.is_floating_point()}
     optimiser = torch.optim.AdamW(_groups(model, recipe), betas=(0.9, 0.98))
-    begun, seconds, judged = 0, 0.0, []
+    begun, seconds, judged, recent, random = 0, 0.0, [], {}, None
     if resume and (folder / STATE).is_file():
         state = _restore(folder, recipe, model, average, optimiser)
         begun, seconds, judged = state["step"], state["seconds"], state["judged"]
+        recent, random = state.get("recent", {}), state["random"]
         log(f"resumed at step {begun} of {recipe.steps}")
     wrapped, optimiser = accelerator.prepare(model, optimiser)
     text = model.tasks["contrastive"].text if "contrastive" in model.tasks else None
     like = {n: frozen_similarity_vectors(p.captions) for n, p in pools.items() if text is not None and any(p.captions)}
-    step, started, recent = 0, time.monotonic(), {}
+    step, started = 0, time.monotonic()
+    if random is not None:  # after all that draws while it is being built
+        torch.set_rng_state(random)
     for stage in recipe.stages:
         first, step = step, step + stage.steps
         if begun >= step:
@@ -98,8 +110,9 @@ def train(
                 losses = wrapped(batch)
                 total = sum(recipe.tasks[name] * loss for name, loss in losses.items())
                 if not torch.isfinite(torch.as_tensor(total)):
+                    words = _words({name: loss.item() for name, loss in losses.items()})
                     raise Refused(
-                        f"The loss is not finite at step {number} ({_words(losses)}): the checkpoint before it is kept; "
+                        f"The loss is not finite at step {number} ({words}): the checkpoint before it stays; "
                         "go on with --resume and a lower rate."
                     )
                 accelerator.backward(total)
@@ -115,14 +128,14 @@ def train(
                 if done % 20 == 0 or done == recipe.steps:
                     spent = seconds + time.monotonic() - started
                     log(f"step {done}/{recipe.steps} size {stage.size} {_words(recent)} {spent:.0f} s")
-                if judge is not None and (done % judge_every == 0 or done == recipe.steps):
-                    figures = judge(averaged(model, average), done)
-                    judged.append({"step": done, **figures})
-                    log(f"validation at {done}: {_words(figures)}")
                 stop = stop_after is not None and done >= stop_after
                 if done % recipe.checkpoint_every == 0 or done == recipe.steps or stop:
                     spent = seconds + time.monotonic() - started
-                    _store(folder, recipe, model, average, optimiser, done, spent, judged)
+                    _store(folder, recipe, model, average, optimiser, done, spent, judged, recent)
+                if judge is not None and (done % judge_every == 0 or done == recipe.steps):
+                    figures = judge(averaged(model, average), done)  # after the checkpoint: it may fail, steps are dear
+                    judged.append({"step": done, **figures})
+                    log(f"validation at {done}: {_words(figures)}")
                 if stop:
                     return model, {"steps": done, "stopped": True}
     summary = {
@@ -137,10 +150,12 @@ def train(
 
 
 def averaged(model: FoundationModel, average: dict[str, torch.Tensor]) -> FoundationModel:
-    """A second model with the averaged weights, in evaluation mode; the text encoder's frozen part is shared."""
+    """A second model with the averaged weights, in evaluation mode; what is never trained is shared."""
     import copy
 
-    twin = copy.deepcopy(model)
+    kept = model.trained()
+    shared = {id(v): v for k, v in model.state_dict(keep_vars=True).items() if k not in kept}
+    twin = copy.deepcopy(model, shared)
     own = twin.state_dict()
     with torch.no_grad():
         for name, value in average.items():
@@ -197,8 +212,8 @@ def _pseudo(
 ) -> dict[str, torch.Tensor]:
     """Masks for pictures that have none, by the averaged model as it is at the stage's start.
 
-    They are kept beside the checkpoint, so that a resumed run has the same.  A picture whose masks look like no chest is
-    given none (all zeros).
+    They are kept beside the checkpoint, so that a resumed run has the same.  A picture whose masks look like no chest
+    is given none (all zeros).
     """
     out = {}
     for name in stage.pseudo:
@@ -222,6 +237,7 @@ def _store(
     step: int,
     seconds: float,
     judged: list[dict[str, float]],
+    recent: dict[str, float],
 ) -> None:
     """Write a checkpoint beside the old one, then swap: a crash leaves one that is whole."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -231,7 +247,9 @@ def _store(
     save_file({k: v.detach().contiguous() for k, v in model.trained().items()}, new / WEIGHTS)
     save_file(average, new / AVERAGE)
     torch.save(optimiser.state_dict(), new / OPTIMISER)
+    save_file(_memory(model), new / MEMORY)
     state = {"step": step, "seconds": seconds, "recipe": recipe.digest, "judged": judged, "checkpoint": f"at-{step}"}
+    state["recent"] = recent
     target = folder / state["checkpoint"]
     shutil.rmtree(target, ignore_errors=True)
     new.rename(target)
@@ -246,12 +264,17 @@ def _store(
 def _restore(
     folder: Path, recipe: Recipe, model: FoundationModel, average: dict[str, torch.Tensor], optimiser: Any
 ) -> dict[str, Any]:
-    """Load the last checkpoint.  Raises Refused where it is of another recipe or architecture."""
-    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    if state["recipe"] != recipe.digest:
-        raise Refused("The checkpoint was made by another recipe: train without --resume, or with that recipe.")
-    at = folder / state["checkpoint"]
-    weights, kept = load_file(at / WEIGHTS), load_file(at / AVERAGE)
+    """Load the last checkpoint.  Raises Refused where it is damaged, or of another recipe or architecture."""
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        if state["recipe"] != recipe.digest:
+            raise Refused("The checkpoint was made by another recipe: train without --resume, or with that recipe.")
+        at = folder / state["checkpoint"]
+        weights, kept = load_file(at / WEIGHTS), load_file(at / AVERAGE)
+        moments = torch.load(at / OPTIMISER, map_location="cpu", weights_only=True)
+        memory = load_file(at / MEMORY) if (at / MEMORY).is_file() else {}
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        raise Refused("The checkpoint is damaged: train without --resume.") from error
     own = model.trained()
     if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in own.items()}:
         raise Refused("The checkpoint is of another architecture than the recipe's model.")
@@ -260,8 +283,22 @@ def _restore(
             own[name].copy_(value)
         for name, value in kept.items():
             average[name].copy_(value)
-    optimiser.load_state_dict(torch.load(at / OPTIMISER, map_location="cpu", weights_only=True))
+    try:
+        optimiser.load_state_dict(moments)
+    except (ValueError, KeyError) as error:
+        raise Refused("The checkpoint's optimiser is of another architecture than the recipe's model.") from error
+    state["random"] = memory.pop("random", None)
+    for name, value in memory.items():
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, value)
     return state
+
+
+def _memory(model: FoundationModel) -> dict[str, torch.Tensor]:
+    """What decides the next steps beside weights and moments: torch's random state, the tasks' unsaved buffers."""
+    saved = set(model.state_dict())
+    unsaved = {k: v.detach().clone() for k, v in model.tasks.named_buffers(prefix="tasks") if k not in saved}
+    return unsaved | {"random": torch.get_rng_state()}
 
 
 def _words(figures: dict[str, Any]) -> str:
