@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from core_models.errors import ReadingRoomError
+from core_models.foundation import commands as foundation
 from webapp import benchmarks
 from webapp import settings as settings_module
 from webapp.settings import Settings
 
-ADAPTER = Path(__file__).resolve().parent / "assets" / "adapter"
-EVALUATIONS = ("segmentation", "drafting")
+ASSETS = Path(__file__).resolve().parent / "assets"
+ADAPTER, ENCODER = ASSETS / "adapter", ASSETS / "foundation"
+EVALUATIONS = ("segmentation", "drafting", *foundation.EVALUATIONS)
 
 Options = argparse.Namespace
 
@@ -76,13 +78,17 @@ def _parser() -> argparse.ArgumentParser:
     index = command("index", _index, "build the index of prior reports")
     index.add_argument("--corpus", default="open-i", help="open-i, or a folder or CSV of reports")
     train = command("train", _train, "train a part")
-    train.add_argument("part", choices=("adapter",))
-    train.add_argument("--out", type=Path, default=ADAPTER, help="the adapter's folder")
+    train.add_argument("part", choices=("adapter", "encoder"))
+    train.add_argument("--out", type=Path, help="where the weights go; default: the shipped ones in assets/")
+    train.add_argument("--config", type=Path, metavar="FILE", help="another recipe of the encoder (TOML)")
+    train.add_argument("--data", type=Path, metavar="DIR", help="folder of images; default: READING_ROOM_DATA")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     train.add_argument("--compile", action="store_true", help="through torch.compile: faster, needs a C++ compiler")
     evaluate = command("evaluate", _evaluate, "measure how good a part is, beside lazy baselines")
     evaluate.add_argument("part", choices=EVALUATIONS)
-    evaluate.add_argument("--limit", type=int, default=0, metavar="N", help="only the first N test studies")
+    evaluate.add_argument("--limit", type=int, default=0, metavar="N", help="only the first N test cases")
+    evaluate.add_argument("--data", type=Path, metavar="DIR", help="folder of images; default: READING_ROOM_DATA")
+    evaluate.add_argument("--record", action="store_true", help="keep the figures for the card and the page")
     evaluate.add_argument("--json", action="store_true", help="one JSON object on the last line")
     benchmark = command("benchmark", _benchmark, "measure how fast a part is and what memory it takes")
     benchmark.add_argument("part", choices=benchmarks.NAMES)
@@ -128,10 +134,14 @@ def _prepare(settings: Settings, options: Options) -> None:
     from core_models.drafting import language_model
     from retrieval import index
     from webapp import demo
+    from webapp.priors import shared_text
 
     language_model.prepare(settings.models, progress=_bar("language model"))
     try:
-        index.open_index(settings.index)
+        held = index.open_index(settings.index)
+        tower = shared_text(settings.threads)
+        if tower is not None and held.shared.model != tower.name:  # other image weights came with this version
+            _build_index(settings, "open-i")
     except ReadingRoomError:
         _build_index(settings, "open-i")
     try:
@@ -147,14 +157,51 @@ def _index(settings: Settings, options: Options) -> None:
 def _build_index(settings: Settings, corpus: str) -> None:
     from retrieval import corpora, index
     from retrieval.embedding import TextEncoder
+    from webapp.priors import shared_text
 
     source = corpus if corpus == "open-i" else Path(corpus)
     reports = corpora.read(source)
-    built = index.build(reports, TextEncoder(settings.threads), settings.index, progress=_bar("index"))
+    tower = shared_text(settings.threads)
+    built = index.build(
+        reports,
+        TextEncoder(settings.threads),
+        settings.index,
+        progress=_bar("index"),
+        shared=tower,
+        calibration_images=_reference_images(tower.name) if tower is not None else None,
+    )
     print(f"\n{built.manifest.reports} reports indexed, digest {built.digest[:12]}")
 
 
+def _reference_images(model: str) -> Any:
+    """Embeddings of training radiographs, which say how near an image's nearest report usually is."""
+    from core_models.foundation import weights
+    from retrieval.shared import ImageVectors
+
+    try:
+        vectors = weights.load_reference().numpy()
+    except ReadingRoomError:
+        return None
+    return ImageVectors(model, {f"reference {n}": vector for n, vector in enumerate(vectors)})
+
+
 def _train(settings: Settings, options: Options) -> None:
+    {"adapter": _train_adapter, "encoder": _train_encoder}[options.part](settings, options)
+
+
+def _train_encoder(settings: Settings, options: Options) -> None:
+    summary = foundation.train_encoder(
+        options.data or settings.data,
+        options.out or ENCODER,
+        settings.home / "training" / "encoder",
+        options.config,
+        resume=options.resume,
+        log=lambda text: print(text, flush=True),
+    )
+    print(json.dumps({name: summary[name] for name in ("steps", "seconds", "losses")}))
+
+
+def _train_adapter(settings: Settings, options: Options) -> None:
     from core_models.drafting import adapter, language_model
     from core_models.drafting.dataset import Dataset
     from retrieval.training import source_reports
@@ -168,7 +215,7 @@ def _train(settings: Settings, options: Options) -> None:
         base,
         pairs.examples,
         held_out,
-        options.out,
+        options.out or ADAPTER,
         adapter.Recipe(),
         resume=options.resume,
         compiled=options.compile,
@@ -178,9 +225,23 @@ def _train(settings: Settings, options: Options) -> None:
 
 
 def _evaluate(settings: Settings, options: Options) -> dict[str, Any]:
-    result = {"segmentation": _segmentation, "drafting": _drafting}[options.part](settings, options)
+    own = {"segmentation": _segmentation, "drafting": _drafting}
+    result = own.get(options.part, _foundation)(settings, options)
     if not options.json:
         print(json.dumps(result, indent=1))
+    return result
+
+
+def _foundation(settings: Settings, options: Options) -> dict[str, Any]:
+    result = foundation.evaluate(
+        options.part,
+        options.data or settings.data,
+        settings.home / "evaluation" / options.part,
+        _bar(options.part),
+        options.limit,
+    )
+    if options.record:
+        foundation.record(options.part, result)
     return result
 
 

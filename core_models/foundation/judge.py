@@ -30,6 +30,7 @@ def pooled(
     return torch.cat(parts) if parts else torch.zeros(0, model.encoder.config.hidden_size)
 
 
+@torch.inference_mode()
 def validate(model: FoundationModel, pools: dict[str, Pool], size: int, side: str = "validation") -> dict[str, float]:
     """Macro AUROC of findings, mean Dice by structure group, image→text recall@10, on one side of the pools."""
     out: dict[str, float] = {}
@@ -49,9 +50,8 @@ def validate(model: FoundationModel, pools: dict[str, Pool], size: int, side: st
     if "contrastive" in model.tasks and "rocov2-cxr" in pools:
         pool, head = pools["rocov2-cxr"], model.tasks["contrastive"]
         rows = pool.rows(side)
-        with torch.inference_mode():
-            images = head.image(pooled(model, pool, rows, size))
-            texts = torch.cat([head.text(head.text.tokens([pool.captions[r] for r in rows[i : i + 64]]))
-                               for i in range(0, len(rows), 64)])  # fmt: skip
+        images = head.image(pooled(model, pool, rows, size))
+        parts = [[pool.captions[r] for r in rows[i : i + 64]] for i in range(0, len(rows), 64)]
+        texts = torch.cat([head.text(head.text.tokens(part)) for part in parts])
         out["recall@10"] = recall_at((images @ texts.T).numpy(), (10,))[10]
     return out

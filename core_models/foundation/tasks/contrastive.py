@@ -1,8 +1,8 @@
 """Contrastive: an image and its caption near, others apart, captions that mean the same not pushed apart.
 
-InfoNCE in both directions (Radford et al., ICML 2021) over the batch and a queue of recent vectors (He et al., CVPR
-2020), since a small batch has few negatives.  Two captions that plain MiniLM finds nearly equal are no negatives of each
-other, and those that are alike share some of the target (soft targets, as in Gao et al., SoftCLIP, AAAI 2024).
+InfoNCE in both directions (Radford et al., ICML 2021) over the batch and a queue of recent vectors (He et al.,
+CVPR 2020), since a small batch has few negatives.  Two captions that plain MiniLM finds nearly equal are no negatives
+of each other, and those that are alike share some of the target (soft targets, as in Gao et al., SoftCLIP, AAAI 2024).
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ SMOOTHING = 0.03
 class Findings(nn.Module):
     """Multi-label head.
 
-    Each source has an own offset per label: how often a source names a finding is not a property of the image.  Source 0
-    is the one that the head is calibrated on, and the one used outside training.
+    Each source has an own offset per label: how often a source names a finding is not a property of the image.
+    Source 0 is the one that the head is calibrated on, and the one used outside training.
     """
 
     def __init__(self, hidden: int, labels: int, sources: int = 8, dropout: float = 0.2) -> None:

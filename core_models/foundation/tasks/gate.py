@@ -1,4 +1,4 @@
-"""The quality gate: is it a chest radiograph, is it frontal, inverted, turned.  Learnt from known and altered images."""
+"""The quality gate: is it a chest radiograph, is it frontal, inverted, turned.  Learnt from known and altered ones."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
 """Segmentation: the feature pyramid → one logit map a structure, through a small U-Net decoder.
 
-Structures may overlap (a clavicle lies over a lung), so each has a map of its own.  Loss: binary cross-entropy plus soft
-Dice (Milletari, Navab, Ahmadi, 3DV 2016).
+Structures may overlap (a clavicle lies over a lung), so each has a map of its own.  Loss: binary cross-entropy plus
+soft Dice (Milletari, Navab, Ahmadi, 3DV 2016).
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +30,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.lateral = nn.ModuleList(_conv(c, w, 1) for c, w in zip(channels, WIDTHS, strict=True))
         self.merge = nn.ModuleList(
-            nn.Sequential(_conv(low + high, low, 3), _conv(low, low, 3))
-            for low, high in zip(WIDTHS[:-1], WIDTHS[1:], strict=True)
+            nn.Sequential(_conv(low + high, low, 3), _conv(low, low, 3)) for low, high in pairwise(WIDTHS)
         )
         self.out = nn.Conv2d(WIDTHS[0], structures, 1)
 

@@ -1,0 +1,127 @@
+"""What the command line asks of the foundation room: train the encoder, calibrate it, evaluate it, record the figures.
+
+Nothing heavy is imported before it is asked for: the page starts without torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from core_models.errors import Refused
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER, DOCS = ROOT / "assets" / "foundation", ROOT / "docs"
+Progress = Callable[[int, int, str], None]
+EVALUATIONS = ("anatomy", "findings", "gate", "retrieval", "fusion", "pretraining", "experts")
+RECORD = "evaluation.json"
+SUMMARY = "training.json"
+REFERENCES = 300
+
+
+def train_encoder(
+    data_folder: Path,
+    out: Path,
+    work: Path,
+    config: Path | None = None,
+    *,
+    resume: bool = False,
+    log: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Train by a recipe, calibrate on validation, write encoder, heads, text tower, calibration and summary to `out`.
+
+    Args:
+        work: folder of the checkpoints, outside the repository.
+
+    Raises:
+        Refused: no data, a wrong recipe, a checkpoint of another one, a loss that is not finite.
+    """
+    import torch
+
+    from core_models.foundation import data, model, train, weights
+    from core_models.foundation import recipe as recipes
+    from core_models.foundation.calibrate import calibrate
+    from core_models.foundation.judge import pooled, validate
+
+    recipe = recipes.read(config or recipes.DEFAULT)
+    names = tuple(dict.fromkeys((*recipe.sources, "acdc")))  # other modalities teach the gate what is no radiograph
+    pools = data.load(names, data_folder, recipe.store_size, _said(log))
+    size = recipe.stages[-1].size
+    trained, summary = train.train(
+        recipe, pools, work, resume=resume, log=log, judge=lambda m, _: validate(m, pools, size)
+    )
+    model.save(trained, out)
+    if {"findings", "gate"} <= set(recipe.tasks) and "nih-cxr14-1000" in pools:
+        weights.save_calibration(calibrate(weights.load(out), pools, size), out)
+    if "contrastive" in recipe.tasks and "nih-cxr14-1000" in pools:
+        pool = pools["nih-cxr14-1000"]
+        with torch.inference_mode():
+            vectors = pooled(trained, pool, pool.rows("train")[:REFERENCES], size)
+            weights.save_reference(trained.tasks["contrastive"].image(vectors), out)
+    (out / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    return summary
+
+
+def _said(log: Callable[[str], None]) -> Progress:
+    """Tells only of images that were left out."""
+
+    def say(done: int, total: int, text: str) -> None:
+        if text.startswith("left out"):
+            log(text)
+
+    return say
+
+
+def evaluate(part: str, data_folder: Path, work: Path, say: Progress, limit: int = 0) -> dict[str, Any]:
+    """One evaluation of the shipped weights.
+
+    Args:
+        part: one of EVALUATIONS; work: folder for what a long one keeps between interruptions.
+
+    Raises:
+        Refused: no data; NotFound: an unknown part; ModelMissing: no weights.
+    """
+    from core_models import registry
+
+    if part in ("anatomy", "findings"):
+        eyes = registry.eyes_for("CR")
+        if part == "anatomy":
+            from core_models.foundation import evaluate_anatomy as module
+        else:
+            from core_models.foundation import evaluate_findings as module
+        return module.run(data_folder, eyes, say, limit)
+    if part == "retrieval":
+        from core_models.foundation import evaluate_retrieval
+
+        return evaluate_retrieval.run(data_folder, FOLDER, say, limit)
+    if part == "gate":
+        from core_models.foundation import evaluate_gate
+
+        return evaluate_gate.run(data_folder, FOLDER, say, limit)
+    raise Refused(f"There is no evaluation {part!r}; there are {', '.join(EVALUATIONS)}.")
+
+
+def record(part: str, result: dict[str, Any], folder: Path = FOLDER, docs: Path = DOCS) -> Path:
+    """Keep a result beside the weights, for the application's evaluation page, the card and docs/experiments.md."""
+    from core_models.foundation import experiments
+
+    path = folder / RECORD
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    kept[part] = _rounded(result)
+    path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    experiments.write(kept, docs)
+    experiments.fill_card(kept, folder / "README.md")
+    return path
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to four digits and nan to None, so that the file is JSON and its changes are readable."""
+    if isinstance(value, dict):
+        return {str(k): _rounded(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(v) for v in value]
+    if isinstance(value, float):
+        return None if value != value else round(value, 4)
+    return value
