@@ -29,7 +29,8 @@ def measure(masks: Mapping[str, Mask], spacing_mm: tuple[float, float] | None) -
         some of, in this order:
         `cardiothoracic_ratio`: a plain ratio, see `cardiothoracic_ratio`;
         `lung_area_right`, `lung_area_left`: projected areas in cm², only where the spacing is known;
-        `lung_area_ratio`: right area over left, a plain ratio (1 where both sides are of one size).
+        `lung_area_ratio`: right area over left, a plain ratio (1 where both sides are of one size).  Its words leave
+            out "area": with it the language model took the ratio for an area.
 
     Raises:
         Refused: the masks are of images of different sizes, or of a stack of images.
@@ -51,7 +52,7 @@ def measure(masks: Mapping[str, Mask], spacing_mm: tuple[float, float] | None) -
                 out.append(Measured(key, f"{label} area", "lungs", area, "cm²", _middle(drawn[label])))
     if RIGHT_LUNG in drawn and LEFT_LUNG in drawn:
         ratio = drawn[RIGHT_LUNG].count / drawn[LEFT_LUNG].count
-        out.append(Measured("lung_area_ratio", "right to left lung area ratio", "lungs", ratio))
+        out.append(Measured("lung_area_ratio", "right to left ratio", "lungs", ratio))
     return tuple(out)
 
 

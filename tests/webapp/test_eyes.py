@@ -354,7 +354,7 @@ def test_the_structures_give_live_ratios(room: Room, study: dict[str, Any]) -> N
         "right lung: area",
         "left lung: area",
         "heart: cardiothoracic ratio",
-        "lungs: right to left lung area ratio",
+        "lungs: right to left ratio",
     }, "a clavicle's area and the heart's diameter along a slant are nobody's question"
     ratio = cards["heart: cardiothoracic ratio"]
     assert (ratio["value_text"], ratio["unit"], ratio["region"]) == ("0.55", "", "heart")
@@ -399,7 +399,7 @@ def test_hand_drawn_structures_count_as_well_and_unknown_spacing_gives_ratios_on
         room.name(room.click(study, index), label)
     cards = _cards(room, study, "measurement")
     assert cards["heart: cardiothoracic ratio"]["value"] == pytest.approx(7 / 41)
-    assert cards["lungs: right to left lung area ratio"]["value_text"] == "1.00"
+    assert cards["lungs: right to left ratio"]["value_text"] == "1.00"
     assert not [c for c in cards.values() if c["unit"]], "no length without a spacing"
 
 

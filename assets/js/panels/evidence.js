@@ -12,6 +12,7 @@ const KINDS = { finding: 'Finding', measurement: 'Measurement', clinical: 'Clini
 /** What a measured number is, for whoever points at it. */
 function measuredBy(card) {
   const from = `Measured on what ${card.source} drew`;
+  if (card.statement === 'lungs: right to left ratio') return `${from}. Projected area of the right lung over that of the left; 1 is symmetric.`;
   if (!card.statement.endsWith('cardiothoracic ratio')) return from;
   return `${from}. Greatest width of the heart over the greatest inner width of the thorax (Danzer 1919); an AP film shows the heart larger.`;
 }
