@@ -5,11 +5,11 @@ The header is read and judged before the rest is unpacked, so a small file that 
 
 from __future__ import annotations
 
-import io
 import zlib
 
 import nibabel
 import numpy as np
+from nibabel.wrapstruct import WrapStructError
 
 from core_models.errors import Refused, TooLarge
 from core_models.study.limits import Limits
@@ -91,8 +91,9 @@ def _header(head: bytes) -> nibabel.Nifti1Header:
     if head[344:348] == b"ni1\0" or head[4:8] == b"ni2\0":
         raise Refused("This is the header half of a NIfTI pair; please upload a single .nii or .nii.gz file.")
     try:
-        return kind.from_fileobj(io.BytesIO(head), check=False)
-    except (nibabel.spatialimages.HeaderDataError, OSError, ValueError, KeyError) as error:
+        # Without what may follow it: a segmentation's names, written there as XML, are longer than what is read here.
+        return kind(head[: kind.sizeof_hdr], check=False)
+    except (nibabel.spatialimages.HeaderDataError, WrapStructError, OSError, ValueError, KeyError) as error:
         raise Refused("The NIfTI header is damaged.") from error
 
 

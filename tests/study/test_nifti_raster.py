@@ -56,6 +56,14 @@ def test_nifti_scale_is_applied(tmp_path):
     assert sorted(volume.array.ravel()) == [2 * n - 1024 for n in range(24)]
 
 
+def test_the_names_that_segmenters_write_behind_the_header_do_no_harm(tmp_path):
+    image = nibabel.Nifti1Image(np.arange(24, dtype=np.uint8).reshape(2, 3, 4), np.eye(4))
+    plain = read(tmp_path, image.to_bytes()).volume
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension(0, b"<Label>spleen</Label>" * 300))
+    named = read(tmp_path, image.to_bytes()).volume
+    np.testing.assert_array_equal(named.array, plain.array)
+
+
 def test_nan_is_replaced_and_said(tmp_path):
     array = np.linspace(0, 1, 64, dtype=np.float32).reshape(4, 4, 4)
     array[0, 0, 0] = np.nan
