@@ -124,7 +124,11 @@ def deepest_index(volume: Volume, mask: Mask) -> tuple[int, int, int]:
     sparse = mask.voxels[::stride, ::stride, ::stride]
     if not sparse.any():  # thinner than the lattice
         stride, sparse = 1, mask.voxels
-    depth = euclidean.edt(np.pad(sparse, 1), anisotropy=tuple(s * stride for s in volume.spacing))[1:-1, 1:-1, 1:-1]
+    # A single slice has no surface above and below: padded there too, every voxel would be one step from it.
+    above = 0 if mask.shape[0] == 1 else 1
+    padded = np.pad(sparse, ((above, above), (1, 1), (1, 1)))
+    depth = euclidean.edt(padded, anisotropy=tuple(s * stride for s in volume.spacing))
+    depth = depth[above : len(depth) - above, 1:-1, 1:-1]
     at = np.unravel_index(np.argmax(depth), depth.shape)
     z, y, x = (int(o + stride * c) for o, c in zip(mask.offset, at, strict=True))
     return x, y, z

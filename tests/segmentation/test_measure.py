@@ -5,7 +5,7 @@ import pytest
 
 from core_models.errors import Refused
 from core_models.segmentation.engine import Mask
-from core_models.segmentation.measure import measure
+from core_models.segmentation.measure import deepest_index, measure
 from core_models.segmentation.surface import surface
 from core_models.study.volume import Volume
 from tests.segmentation.phantoms import affine_of, ct, ellipsoid
@@ -159,3 +159,12 @@ def test_the_smallest_masks_have_a_surface(shape):
     mesh = surface(volume, Mask((1, 2, 3), np.ones(shape, bool), volume.shape))
     assert len(mesh.faces) >= 4
     assert enclosed_ml(mesh) > 0
+
+
+def test_the_deepest_point_of_a_drawing_on_one_slice_is_its_middle():
+    drawn = np.zeros((1, 120, 120), bool)
+    drawn[0, 20:81, 30:71] = True
+    volume = Volume(np.zeros((1, 120, 120), np.int16), np.diag([0.5, 0.5, 1.0, 1.0]), "DX")
+    i, j, k = deepest_index(volume, Mask.from_full(drawn))
+    assert (i, k) == (50, 0)
+    assert 40 <= j <= 60
