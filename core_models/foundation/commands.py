@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def train_encoder(
     from core_models.foundation import recipe as recipes
     from core_models.foundation.calibrate import calibrate
     from core_models.foundation.judge import pooled, validate
+    from core_models.foundation.refit import refit_findings
 
     recipe = recipes.read(config or recipes.DEFAULT)
     names = tuple(dict.fromkeys((*recipe.sources, "acdc")))  # other modalities teach the gate what is no radiograph
@@ -52,6 +54,8 @@ def train_encoder(
     trained, summary = train.train(
         recipe, pools, work, resume=resume, log=log, judge=lambda m, _: validate(m, pools, size)
     )
+    if "findings" in recipe.tasks and "nih-cxr14-1000" in pools:
+        summary["refit"] = asdict(refit_findings(trained, pools, size))
     model.save(trained, out)
     if {"findings", "gate"} <= set(recipe.tasks) and "nih-cxr14-1000" in pools:
         weights.save_calibration(calibrate(weights.load(out), pools, size), out)

@@ -19,6 +19,8 @@ Progress = Callable[[int, int, str], None]
 SOURCE = "nih-cxr14-1000"
 AGES = (("<40", 0, 40), ("40-60", 40, 60), (">60", 60, 200))
 BINS = 5
+REPEATS = 500
+"""Draws of each bootstrap."""
 
 
 def run(root: Path, eyes: Eyes, say: Progress, limit: int = 0) -> dict[str, Any]:
@@ -67,7 +69,7 @@ def score(
         positive = y > 0.5
         per[name] = {
             "auroc": auroc(y, q),
-            "auroc_ci": bootstrap(patients, lambda r, y=y, q=q: auroc(y[r], q[r]), 500),
+            "auroc_ci": bootstrap(patients, lambda r, y=y, q=q: auroc(y[r], q[r]), REPEATS),
             "auroc_within": {v: auroc(y[view == v], q[view == v]) for v in ("AP", "PA")},
             "positives": int(y.sum()),
             "ece": calibration_error(y, q),
@@ -78,7 +80,7 @@ def score(
     view_score = np.repeat((view == "AP").astype(float)[:, None], len(VALIDATED), 1)
     return {
         "macro_auroc": _macro(truth, p),
-        "macro_auroc_ci": bootstrap(patients, lambda r: _macro(truth[r], p[r]), 500),
+        "macro_auroc_ci": bootstrap(patients, lambda r: _macro(truth[r], p[r]), REPEATS),
         "macro_auroc_within": {v: _macro(truth[view == v], p[view == v]) for v in ("AP", "PA")},
         "baselines": {"constant": 0.5, "view_alone": _macro(truth, view_score)},
         "ece": _ece(truth, p),
@@ -127,6 +129,6 @@ def _group(truth: np.ndarray, p: np.ndarray, patients: list[str], chosen: np.nda
         "n": len(rows),
         "patients": len(set(own)),
         "macro_auroc": _macro(t, q),
-        "ci": bootstrap(own, lambda r: _macro(t[r], q[r]), 300) if len(rows) else (float("nan"),) * 2,
+        "ci": bootstrap(own, lambda r: _macro(t[r], q[r]), REPEATS) if len(rows) else (float("nan"),) * 2,
         "ece": _ece(t, q) if len(rows) else float("nan"),
     }

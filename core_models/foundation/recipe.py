@@ -28,6 +28,8 @@ class Stage:
         rate: peak learning rate of new layers; the trunk's is `trunk_rate` times that.
         pseudo: source → share of its pictures that get the anatomy masks of the averaged model at the stage's start.
         mirror: probability of a left-right turn for sources that say nothing of sides.
+        freeze: stages of the trunk that stay as they are, see `RadiographEncoder.freeze`; default: the recipe's.
+        queue: vectors that the contrastive task remembers.  Only a trunk that changes slowly may use old ones.
     """
 
     size: int
@@ -38,6 +40,8 @@ class Stage:
     altered: int = 4
     pseudo: tuple[str, ...] = ()
     mirror: float = 0.0
+    freeze: int | None = None
+    queue: int = 1024
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def _fill(kind: Any, values: dict[str, Any], name: str) -> Any:
     if lacking:
         raise Refused(f"The recipe {name} lacks the key {lacking[0]!r}.")
     for key, value in values.items():
-        _check(key, value, str(fields[key].type), name)
+        _check(key, value, str(fields[key].type).removesuffix(" | None"), name)
     return kind(**{k: tuple(v) if k == "pseudo" else v for k, v in values.items()})
 
 

@@ -61,9 +61,11 @@ def train(
         Refused: a task of the recipe that the model lacks; a checkpoint that is damaged or of another recipe or
             architecture; a loss that is not finite - the last checkpoint stays.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
     accelerator = Accelerator(
+        # A batch without captions or masks leaves a task's tensors out.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         mixed_precision=recipe.mixed_precision,
         gradient_accumulation_steps=recipe.accumulate,
         cpu=not torch.cuda.is_available(),
@@ -102,6 +104,9 @@ def train(
             accelerator.process_index,
             accelerator.num_processes,
         )
+        model.encoder.freeze(recipe.freeze if stage.freeze is None else stage.freeze)
+        if "contrastive" in model.tasks:
+            model.tasks["contrastive"].remember(stage.queue)
         for number in range(max(begun, first), step):
             wrapped.train()
             _set_rates(optimiser, recipe, stage, number - first)

@@ -76,7 +76,9 @@ def test_the_text_side_names_the_same_space_and_size(folder: Path) -> None:
     reading = EmbeddedEyes(ROW, folder).read(radiograph())
     text = SharedText(folder=folder)
     assert text.dimensions == len(reading.embedding) == 32
-    assert text.name == EmbeddedEyes(ROW, folder).read(radiograph()).model.replace("embedded/1", f"{ROW.name}/{ROW.version}")
+    assert text.name == EmbeddedEyes(ROW, folder).read(radiograph()).model.replace(
+        "embedded/1", f"{ROW.name}/{ROW.version}"
+    )
     vectors = text.encode(["no effusion", "large pleural effusion on the left", "no effusion"])
     assert np.allclose(vectors[0], vectors[2], atol=1e-5)
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
@@ -86,7 +88,9 @@ def test_reading_is_deterministic_and_safe_in_threads(folder: Path) -> None:
     eyes = EmbeddedEyes(ROW, folder)
     alone = eyes.read(radiograph()).findings[0].probability
     found: list[float] = []
-    threads = [threading.Thread(target=lambda: found.append(eyes.read(radiograph()).findings[0].probability)) for _ in "abc"]
+    threads = [
+        threading.Thread(target=lambda: found.append(eyes.read(radiograph()).findings[0].probability)) for _ in "abc"
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

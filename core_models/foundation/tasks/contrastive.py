@@ -61,6 +61,12 @@ class Contrastive(nn.Module):
             self._remember(images.detach(), texts.detach(), like)
         return loss / 2
 
+    def remember(self, queue: int) -> None:
+        """Remember so many vectors from now on; 0 forgets all and takes the batch's own negatives alone."""
+        self.queue = queue
+        self.old_images, self.old_texts = self.old_images[:queue], self.old_texts[:queue]
+        self.old_like = self.old_like[:queue]
+
     def _remember(self, images: torch.Tensor, texts: torch.Tensor, like: torch.Tensor) -> None:
         self.old_images = torch.cat((images, self.old_images))[: self.queue]
         self.old_texts = torch.cat((texts, self.old_texts))[: self.queue]
