@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from core_models.foundation.data import Pool
+from core_models.foundation.data import Pool, Progress, load
 from core_models.foundation.encoder import RadiographEncoder
 from core_models.foundation.experts import expert_of
 from core_models.foundation.judge import validate
 from core_models.foundation.model import FoundationModel
 from core_models.foundation.sampler import plain
-from core_models.foundation.slices import Slices
+from core_models.foundation.slices import Slices, ct_slices, mr_slices, read_ct
 from core_models.foundation.train import averaged
 from core_models.foundation.train_experts import (
     FOLDER,
@@ -46,6 +46,9 @@ FIGURES = {
     "clavicles": "clavicles Dice",
     "recall@10": "image→text recall@10",
 }
+RADIOGRAPHS = ("nih-cxr14-1000", "jsrt", "rocov2-cxr")
+EXAMPLE = ("example_ct.nii.gz", "example_seg_fast_force_split.nii.gz")
+STORE_SIZE, SLICE_SIZE = 384, 192
 WAYS: dict[Way, str] = {"expert": "expert", "frozen": "head alone", "whole": "whole trunk"}
 MODALITY = "DX"
 
@@ -132,6 +135,45 @@ def measure(
         "head": sum(p.numel() for p in heads["expert"][slices[0].name].parameters()),
     }
     return out | {"recipe": asdict(recipe), "size": size, "seconds": round(time.monotonic() - began, 1)}
+
+
+def gather(
+    root: Path, scans: dict[str, tuple[Path, Path]], progress: Progress | None = None
+) -> tuple[tuple[Slices, ...], dict[str, Pool]]:
+    """The data at hand → (CT and MR slices, in the order in which they are added; radiographs).
+
+    Args:
+        root: the data folder; `totalseg-example` is taken from it where it is there.
+        scans: name → (CT, its label map) of further labelled CTs, such as the demo scan's.
+
+    Raises:
+        Refused: a source is not there, or no labelled CT.
+    """
+    example = tuple(root / "totalseg-example" / name for name in EXAMPLE)
+    named = scans | ({"totalseg-example": example} if all(path.is_file() for path in example) else {})
+    volumes = [read_ct(name, *paths) for name, paths in named.items()]
+    slices = (ct_slices(volumes, SLICE_SIZE), mr_slices(load(["acdc"], root, SLICE_SIZE)["acdc"]))
+    return slices, load(RADIOGRAPHS, root, STORE_SIZE, progress)
+
+
+def run(
+    root: Path,
+    weights_folder: Path,
+    scans: dict[str, tuple[Path, Path]],
+    size: int,
+    recipe: ExpertRecipe | None = None,
+    folder: Path | None = None,
+    log: Log = lambda _: None,
+) -> dict[str, Any]:
+    """The shipped model and the data at hand → `measure`'s result; `folder` keeps the experts, None none.
+
+    Raises:
+        ModelMissing: no trained model.  Refused: data that is not there, or a loss that is not finite.
+    """
+    from core_models.foundation import weights
+
+    slices, pools = gather(root, scans)
+    return measure(weights.load(weights_folder, text=True), slices, pools, size, recipe, folder, log)
 
 
 def check(

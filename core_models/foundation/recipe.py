@@ -29,6 +29,7 @@ class Stage:
         pseudo: source → share of its pictures that get the anatomy masks of the averaged model at the stage's start.
         mirror: probability of a left-right turn for sources that say nothing of sides.
         freeze: stages of the trunk that stay as they are, see `RadiographEncoder.freeze`; default: the recipe's.
+        tasks: those that learn in this stage; empty for all of the recipe's.
         queue: vectors that the contrastive task remembers.  Only a trunk that changes slowly may use old ones.
     """
 
@@ -42,6 +43,7 @@ class Stage:
     mirror: float = 0.0
     freeze: int | None = None
     queue: int = 1024
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,18 @@ class Recipe:
     def steps(self) -> int:
         return sum(stage.steps for stage in self.stages)
 
+    def size_of(self, task: str) -> int:
+        """Side of the pictures in the last stage in which a task learns: what its head is read at."""
+        return [s.size for s in self.stages if not s.tasks or task in s.tasks][-1]
+
+    def stage_at(self, step: int) -> Stage:
+        """The stage that step 1 to `steps` belongs to."""
+        for stage in self.stages:
+            if step <= stage.steps:
+                return stage
+            step -= stage.steps
+        return self.stages[-1]
+
     @property
     def digest(self) -> str:
         """Names the recipe: a run goes on only with the one it began with."""
@@ -106,6 +120,8 @@ def read(path: Path = DEFAULT) -> Recipe:
         found = f"names the task {unknown[0]!r}" if unknown else "names no task"
         raise Refused(f"The recipe {path.name} {found}; there are {', '.join(TASK_NAMES)}.")
     for stage in built:
+        if set(stage.tasks) - set(recipe.tasks):
+            raise Refused(f"A stage of {path.name} names a task that the recipe does not have.")
         if stage.size % 32 or not 32 <= stage.size <= 2048 or stage.steps < 1 or not sum(stage.rows.values()):
             raise Refused(
                 f"A stage of {path.name} needs a size that is a multiple of 32, steps of 1 or more, and rows."
@@ -130,7 +146,7 @@ def _fill(kind: Any, values: dict[str, Any], name: str) -> Any:
         raise Refused(f"The recipe {name} lacks the key {lacking[0]!r}.")
     for key, value in values.items():
         _check(key, value, str(fields[key].type).removesuffix(" | None"), name)
-    return kind(**{k: tuple(v) if k == "pseudo" else v for k, v in values.items()})
+    return kind(**{k: tuple(v) if k in ("pseudo", "tasks") and isinstance(v, list) else v for k, v in values.items()})
 
 
 def _check(key: str, value: Any, kind: str, name: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from core_models.errors import Refused
 from core_models.foundation.augment import PLAIN, Strength, invert, tone, warp, warp_grid
 from core_models.foundation.batch import Batch
 from core_models.foundation.data import MASK_ANATOMY, Pool
@@ -45,6 +46,9 @@ class Sampler:
 
     def __post_init__(self) -> None:
         self.rows = {name: pool.rows("train") for name, pool in self.pools.items()}
+        for name, count in self.stage.rows.items():
+            if count and not len(self.rows[name]):
+                raise Refused(f"The source {name!r} has no picture on the training side.")
 
     def batch(self, step: int) -> Batch:
         """The batch of a step; the same for the same seed, step and rank."""

@@ -144,3 +144,26 @@ def test_it_trains_through_the_shared_loop_and_the_language_model_is_not_saved(t
         assert all("lora_" in k for k in names)
         assert bool(names) == bool(rank)
         assert any("generation.projector" in k for k in load_file(path))
+
+
+def test_the_prepared_gemma_takes_the_place_of_the_tiny_ones(trunk):
+    """Where it is prepared: bf16 weights behind a float32 projector, and a caption is likelier than its words mixed."""
+    from core_models.drafting import language_model
+    from webapp import settings
+
+    models = settings.load().models
+    if not language_model.prepared(models):
+        pytest.skip("the language model is not prepared on this machine")
+    base = language_model.load(models)
+    task = Generation(HIDDEN, base.model, base.tokenizer)
+    assert not any(p.requires_grad for p in task.language.parameters())
+    texts = ("The heart is enlarged and there is a small left pleural effusion.",
+             "left there The pleural enlarged is small heart a is. effusion and")  # fmt: skip
+    losses = []
+    for text in texts:
+        made = batch(1, (text,))
+        loss = task.loss(trunk, made, trunk(made.images))
+        loss.backward()
+        losses.append(float(loss.detach()))
+    assert losses[0] < losses[1]
+    assert all(torch.isfinite(p.grad).all() for p in task.projector.parameters())

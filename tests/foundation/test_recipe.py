@@ -72,6 +72,10 @@ WRONG = {
     "yes for a number": (GOOD.replace("rate = 1e-3", "rate = true"), "rate = True, which is not a number"),
     "negative rate": (GOOD.replace("rate = 1e-3", "rate = -1.0"), "rate = -1.0, which is out of range"),
     "rate that is no number": (GOOD.replace("rate = 1e-3", "rate = nan"), "rate = nan, which is out of range"),
+    "freeze as a text": (
+        GOOD.replace("size = 96", 'size = 96\nfreeze = "all"'),
+        "freeze = 'all', which is not a whole",
+    ),
     "negative rows": (GOOD.replace("jsrt = 2 }", "jsrt = -2 }"), "rows.jsrt = -2, which is out of range"),
     "negative weight": (GOOD.replace("gate = 1", "gate = -1"), "tasks.gate = -1, which is out of range"),
     "a share over one": (GOOD.replace('start = "imagenet"', "average = 1.5"), "average = 1.5, which is out of range"),

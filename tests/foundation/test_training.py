@@ -282,6 +282,13 @@ def test_a_batch_depends_on_seed_and_step_alone():
     assert not torch.equal(one.batch(2).images, two.batch(3).images)
 
 
+def test_a_source_without_a_training_picture_is_refused():
+    some = recipe(4)
+    held = {n: on_side(p, "test") for n, p in pools_of(some).items()}
+    with pytest.raises(Refused, match="'nih-cxr14-1000' has no picture on the training side"):
+        Sampler(held, some.stages[0], 0)
+
+
 def test_a_batch_names_the_rows_that_have_masks_and_captions():
     some = recipe(4, ("findings", "segmentation", "generation"))
     made = Sampler(pools_of(some), some.stages[0], 0).batch(0)
