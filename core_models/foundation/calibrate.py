@@ -22,7 +22,7 @@ PULL = 2.0
 """Weight of the pull towards temperature 1 and shift 0, in validation images."""
 
 
-def calibrate(model: FoundationModel, pools: dict[str, Pool], size: int) -> Calibration:
+def calibrate(model: FoundationModel, pools: dict[str, Pool], size: int, anatomy_size: int) -> Calibration:
     """Fit on NIH's validation patients, and the gate's thresholds on validation pictures as they are and altered."""
     pool = pools["nih-cxr14-1000"]
     rows = pool.rows("validation")
@@ -38,7 +38,7 @@ def calibrate(model: FoundationModel, pools: dict[str, Pool], size: int) -> Cali
         labels[name] = LabelCalibration(temperature, shift, youden(truth.numpy(), p) if shown else 1.0, shown)
     patients = len({pool.keys[r] for r in rows})
     data = f"{len(rows)} NIH ChestX-ray14 images of {patients} patients, half of them with pneumonia"
-    return Calibration(size, labels, gate_thresholds(model, pools, size), data)
+    return Calibration(size, anatomy_size, labels, gate_thresholds(model, pools, size), data)
 
 
 def fit(logits: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:

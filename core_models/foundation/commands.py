@@ -50,15 +50,20 @@ def train_encoder(
     recipe = recipes.read(config or recipes.DEFAULT)
     names = tuple(dict.fromkeys((*recipe.sources, "acdc")))  # other modalities teach the gate what is no radiograph
     pools = data.load(names, data_folder, recipe.store_size, _said(log))
-    size = recipe.stages[-1].size
     trained, summary = train.train(
-        recipe, pools, work, resume=resume, log=log, judge=lambda m, _: validate(m, pools, size)
+        recipe,
+        pools,
+        work,
+        resume=resume,
+        log=log,
+        judge=lambda judged, step: validate(judged, pools, recipe.stage_at(step).size),
     )
+    size = recipe.size_of("findings")
     if "findings" in recipe.tasks and "nih-cxr14-1000" in pools:
         summary["refit"] = asdict(refit_findings(trained, pools, size))
     model.save(trained, out)
     if {"findings", "gate"} <= set(recipe.tasks) and "nih-cxr14-1000" in pools:
-        weights.save_calibration(calibrate(weights.load(out), pools, size), out)
+        weights.save_calibration(calibrate(weights.load(out), pools, size, recipe.size_of("segmentation")), out)
     if "contrastive" in recipe.tasks and "nih-cxr14-1000" in pools:
         pool = pools["nih-cxr14-1000"]
         with torch.inference_mode():

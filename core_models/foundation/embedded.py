@@ -72,7 +72,12 @@ class EmbeddedEyes:
             known = torch.from_numpy(context_row(context.view, context.age, context.sex))[None]
             out = _encode(model, small, known)
             findings = _findings(model, calibration, out, picture.shape) if quality.usable else ()
-            structures = _structures(model, out, picture.shape) if quality.usable else ()
+            structures = ()
+            if quality.usable:
+                finer = square(picture, calibration.anatomy_size)
+                if quality.inverted >= calibration.gate["inverted"]:
+                    finer = 1 - finer
+                structures = _structures(model, _encode(model, finer, None), picture.shape)
             embedding = None
             if "contrastive" in model.tasks:
                 embedding = model.tasks["contrastive"].image(out.grid_map.float().mean((2, 3)))[0].numpy()

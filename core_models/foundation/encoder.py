@@ -122,7 +122,8 @@ class RadiographEncoder(PreTrainedModel):
     def freeze(self, stages: int) -> None:
         """Keep the stem and the first stages as they are, running statistics included, until called with 0.
 
-        They are general edge filters, and at the highest resolution they are where a training step spends most.
+        They are general edge filters, and at the highest resolution they are where a training step spends most.  With
+        all stages the last convolution stays too: then only heads learn.
         """
         self.frozen_stages = stages
         for part in (self.stem, self.head, *self.blocks):
@@ -132,7 +133,10 @@ class RadiographEncoder(PreTrainedModel):
         self.train(self.training)
 
     def _frozen(self) -> tuple[nn.Module, ...]:
-        return (self.stem, *self.blocks[: self.frozen_stages]) if self.frozen_stages else ()
+        if not self.frozen_stages:
+            return ()
+        whole = self.frozen_stages >= len(self.blocks)
+        return (self.stem, *self.blocks[: self.frozen_stages], *((self.head,) if whole else ()))
 
     def train(self, mode: bool = True) -> RadiographEncoder:
         super().train(mode)

@@ -164,7 +164,7 @@ def retrieval(result: Result) -> str:
         cells = (_span(one[f"recall@{k}"], (spans or {}).get(f"recall@{k}")) for k in (1, 5, 10))
         return f"| {name} | {' | '.join(cells)} |"
 
-    notes = result["clinical_notes"]
+    notes, near = result["clinical_notes"], result["with_neighbours"]
     return "\n".join(
         [
             "## Contrastive: images and captions",
@@ -174,6 +174,7 @@ def retrieval(result: Result) -> str:
             "| | recall@1 | recall@5 | recall@10 |",
             "|---|---|---|---|",
             *(row(f"**{name}**", result[key], result[f"{key}_ci"]) for name, key in ways.items()),
+            row("image to text, with the captions of the nearest training images", near, near["ci"]),
             *(row(name.replace("_", " "), one, one.get("ci")) for name, one in result["baselines"].items()),
             "",
             f"Another source, radiographs of held-out COVID patients and their clinical notes (pool {notes['pool']}):",

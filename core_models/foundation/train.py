@@ -113,6 +113,8 @@ def train(
             batch = _moved(sampler.batch(number), accelerator.device)
             with accelerator.accumulate(wrapped):
                 losses = wrapped(batch)
+                if stage.tasks:
+                    losses = {name: loss for name, loss in losses.items() if name in stage.tasks}
                 total = sum(recipe.tasks[name] * loss for name, loss in losses.items())
                 if not torch.isfinite(torch.as_tensor(total)):
                     words = _words({name: loss.item() for name, loss in losses.items()})

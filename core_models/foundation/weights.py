@@ -40,12 +40,13 @@ class Calibration:
     """What `calibrate` found on the validation side.
 
     Attributes:
-        size: side of the pictures the heads are read at.
+        size: side of the pictures the heads are read at; `anatomy_size`: the same for outlines.
         labels: label → its calibration; gate: question → probability from which the answer is yes.
         data: what it was found on, in a sentence.
     """
 
     size: int
+    anatomy_size: int
     labels: dict[str, LabelCalibration]
     gate: dict[str, float]
     data: str
@@ -71,7 +72,7 @@ def load_calibration(folder: Path = FOLDER) -> Calibration:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         labels = {name: LabelCalibration(**row) for name, row in raw["labels"].items()}
-        out = Calibration(int(raw["size"]), labels, dict(raw["gate"]), str(raw["data"]))
+        out = Calibration(int(raw["size"]), int(raw["anatomy_size"]), labels, dict(raw["gate"]), str(raw["data"]))
     except (ValueError, KeyError, TypeError) as error:
         raise Refused("The image model's calibration file is damaged: calibrate it anew.") from error
     if set(out.labels) != {label.name for label in FINDINGS}:

@@ -18,7 +18,7 @@ from core_models.foundation.weights import Calibration, LabelCalibration, load_c
 
 def made(temperature: float = 1.0, shift: float = 0.0) -> Calibration:
     labels = {name: LabelCalibration(temperature, shift, 0.5, name == "Effusion") for name in NAMES}
-    return Calibration(64, labels, dict.fromkeys(GATE, 0.5), "nothing")
+    return Calibration(64, 96, labels, dict.fromkeys(GATE, 0.5), "nothing")
 
 
 def test_overconfident_logits_are_brought_back() -> None:
