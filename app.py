@@ -239,10 +239,24 @@ def _foundation(settings: Settings, options: Options) -> dict[str, Any]:
         settings.home / "evaluation" / options.part,
         _bar(options.part),
         options.limit,
+        _labelled_scans(settings) if options.part == "experts" else None,
+        options.record,
     )
     if options.record:
         foundation.record(options.part, result)
     return result
+
+
+def _labelled_scans(settings: Settings) -> dict[str, tuple[Path, Path]]:
+    """The demo CT with its label map, where it was fetched."""
+    from webapp import demo
+    from webapp.benchmarks.scan import NAME
+
+    try:
+        return {NAME: (demo.paths(settings, NAME)[0], demo.companion(settings, NAME, "mask.nii.gz"))}
+    except ReadingRoomError as error:
+        print(f"Without the demo CT: {error}", file=sys.stderr)
+        return {}
 
 
 def _segmentation(settings: Settings, options: Options) -> dict[str, Any]:

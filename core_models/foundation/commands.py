@@ -83,16 +83,29 @@ def _said(log: Callable[[str], None]) -> Progress:
     return say
 
 
-def evaluate(part: str, data_folder: Path, work: Path, say: Progress, limit: int = 0) -> dict[str, Any]:
+def evaluate(
+    part: str,
+    data_folder: Path,
+    work: Path,
+    say: Progress,
+    limit: int = 0,
+    scans: dict[str, tuple[Path, Path]] | None = None,
+    keep: bool = False,
+) -> dict[str, Any]:
     """One evaluation of the shipped weights.
 
     Args:
         part: one of EVALUATIONS; work: folder for what a long one keeps between interruptions.
+        scans: name → (CT, its label map), for the experts.
+        keep: write the fusion network or the experts that the evaluation trains to assets/.
 
     Raises:
         Refused: no data; NotFound: an unknown part; ModelMissing: no weights.
     """
+    if part not in EVALUATIONS:
+        raise Refused(f"There is no evaluation {part!r}; there are {', '.join(EVALUATIONS)}.")
     from core_models import registry
+    from core_models.foundation import weights
 
     if part in ("anatomy", "findings"):
         eyes = registry.eyes_for("CR")
@@ -101,15 +114,31 @@ def evaluate(part: str, data_folder: Path, work: Path, say: Progress, limit: int
         else:
             from core_models.foundation import evaluate_findings as module
         return module.run(data_folder, eyes, say, limit)
-    if part == "retrieval":
-        from core_models.foundation import evaluate_retrieval
-
-        return evaluate_retrieval.run(data_folder, FOLDER, say, limit)
     if part == "gate":
         from core_models.foundation import evaluate_gate
 
         return evaluate_gate.run(data_folder, FOLDER, say, limit)
-    raise Refused(f"There is no evaluation {part!r}; there are {', '.join(EVALUATIONS)}.")
+    if part == "fusion":
+        from core_models.foundation import evaluate_fusion
+
+        encoder = weights.load(FOLDER).encoder
+        result = evaluate_fusion.run(data_folder, encoder, lambda text: say(0, 1, text))
+        if keep:
+            evaluate_fusion.ship(data_folder, encoder, result)
+        return result
+    if part == "pretraining":
+        from core_models.foundation import evaluate_pretraining
+
+        return evaluate_pretraining.run(data_folder, work, say)
+    if part == "experts":
+        from core_models.foundation import forgetting, train_experts
+
+        size = weights.load_calibration(FOLDER).size
+        kept = train_experts.FOLDER if keep else None
+        return forgetting.run(data_folder, FOLDER, scans or {}, size, None, kept, lambda text: say(0, 1, text))
+    from core_models.foundation import evaluate_retrieval
+
+    return evaluate_retrieval.run(data_folder, FOLDER, say, limit)
 
 
 def record(part: str, result: dict[str, Any], folder: Path = FOLDER, docs: Path = DOCS) -> Path:

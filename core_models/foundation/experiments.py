@@ -28,13 +28,12 @@ def write(record: dict[str, Result], docs: Path) -> list[Path]:
     for name, (section, draw) in _sections().items():
         if name not in record:
             continue
-        text = section(record[name])
+        text = section(record[name]).strip()
         if draw is not None:
-            picture = docs / f"experiments-{name}.png"
-            draw(record[name], picture)
+            picture = draw(record[name], docs)
             files.append(picture)
-            text = text.rstrip() + f"\n\n![{name}]({picture.name})\n"
-        parts.append(text.rstrip() + "\n")
+            text += f"\n\n![{name}]({picture.name})"
+        parts.append(text + "\n")
     page = docs / "experiments.md"
     page.write_text("\n".join(parts), encoding="utf-8")
     return [page, *files]
@@ -52,14 +51,28 @@ def fill_card(record: dict[str, Result], card: Path) -> None:
     card.write_text(before + BEGIN + "\n\n" + "\n\n".join(parts) + "\n\n" + END + after, encoding="utf-8")
 
 
-def _sections() -> dict[str, tuple[Callable[[Result], str], Callable[[Result, Path], None] | None]]:
-    from core_models.foundation import evaluate_fusion, evaluate_pretraining, train_experts
+def _sections() -> dict[str, tuple[Callable[[Result], str], Callable[[Result, Path], Path] | None]]:
+    from core_models.foundation import evaluate_pretraining_report as pretraining
+    from core_models.foundation import forgetting, fusion_report
+
+    def experts(result: Result) -> str:
+        return f"## Experts by modality\n\n`python app.py evaluate experts`.\n\n{forgetting.markdown(result)}"
+
+    def draw_experts(result: Result, docs: Path) -> Path:
+        path = docs / "experiments-experts.svg"
+        path.write_text(forgetting.plot(result), encoding="utf-8")
+        return path
+
+    def draw_pretraining(result: Result, docs: Path) -> Path:
+        path = docs / "experiments-pretraining.png"
+        pretraining.plot(result, path)
+        return path
 
     return {
         "retrieval": (retrieval, draw_retrieval),
-        "fusion": (evaluate_fusion.markdown, evaluate_fusion.plot),
-        "pretraining": (evaluate_pretraining.markdown, evaluate_pretraining.plot),
-        "experts": (train_experts.markdown, train_experts.plot),
+        "fusion": (fusion_report.markdown, fusion_report.draw),
+        "pretraining": (pretraining.markdown, draw_pretraining),
+        "experts": (experts, draw_experts),
         "findings": (findings, draw_findings),
         "anatomy": (anatomy, None),
         "gate": (gate, None),
@@ -187,7 +200,7 @@ def retrieval(result: Result) -> str:
     )
 
 
-def draw_retrieval(result: Result, path: Path) -> None:
+def draw_retrieval(result: Result, docs: Path) -> Path:
     """Recall at 1, 5, 10 of the model beside the baselines, with intervals."""
     figure, axes = _axes()
     systems = {"the model": (result["image_to_text"], result["image_to_text_ci"])}
@@ -201,10 +214,10 @@ def draw_retrieval(result: Result, path: Path) -> None:
     axes.set_xticks([k + 0.3 for k in range(3)], [f"recall@{k}" for k in (1, 5, 10)])
     axes.set_ylabel(f"image → caption, pool of {result['pool']}")
     axes.legend(frameon=False)
-    _close(figure, path)
+    return _saved(figure, docs / "experiments-retrieval.png")
 
 
-def draw_findings(result: Result, path: Path) -> None:
+def draw_findings(result: Result, docs: Path) -> Path:
     """Reliability: what was predicted against what was observed."""
     figure, axes = _axes()
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
@@ -213,7 +226,7 @@ def draw_findings(result: Result, path: Path) -> None:
     axes.set_xlabel("predicted probability")
     axes.set_ylabel("observed share, test patients")
     axes.legend(frameon=False)
-    _close(figure, path)
+    return _saved(figure, docs / "experiments-findings.png")
 
 
 def _axes() -> tuple[Any, Any]:
@@ -227,9 +240,10 @@ def _axes() -> tuple[Any, Any]:
     return figure, axes
 
 
-def _close(figure: Any, path: Path) -> None:
+def _saved(figure: Any, path: Path) -> Path:
     from matplotlib import pyplot
 
     figure.tight_layout()
     figure.savefig(path, dpi=DPI)
     pyplot.close(figure)
+    return path
