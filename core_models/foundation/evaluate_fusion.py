@@ -120,9 +120,11 @@ def measured(test: Cases, probability: np.ndarray) -> dict[str, Any]:
 
 
 def _gains(test: Cases, scores: dict[Any, np.ndarray], best: str) -> dict[str, Any]:
-    """Fusion minus its best single input, and the share of that left with one input missing.
+    """Fusion minus its best single input, and what is left with one input missing.
 
-    The best single input is chosen on the same test side, which is to fusion's disadvantage.
+    `kept_share`: of that gain, over the same single input even where it is the one that is missing: the strict reading
+    of the aim.  `over_chance_kept`: of AUROC - 0.5.  `gain_over_rest`: the two that are left minus the better of them
+    alone.  The best single input is chosen on the same test side, which is to fusion's disadvantage.
     """
 
     def value(p: np.ndarray, rows: np.ndarray) -> float:
@@ -136,11 +138,15 @@ def _gains(test: Cases, scores: dict[Any, np.ndarray], best: str) -> dict[str, A
     gain = difference(everything, every)
     low, high = bootstrap(test.patients, lambda rows: difference(everything, rows), repeats=REPEATS)
     out: dict[str, Any] = {"gain": gain, "gain_ci": [low, high], "kept_share": {}, "over_chance_kept": {}}
+    out["gain_over_rest"] = {}
     for key in ("with_dropout", "without_dropout"):
         whole = difference((key, "+".join(INPUTS)), every)
         above = value(scores[key, "+".join(INPUTS)], every) - 0.5
         for gone in INPUTS:
-            rest = (key, "+".join(n for n in INPUTS if n != gone))
+            left = [n for n in INPUTS if n != gone]
+            rest = (key, "+".join(left))
+            over = value(scores[rest], every) - max(value(scores[n], every) for n in left)
+            out["gain_over_rest"].setdefault(key, {})[gone] = over
             out["kept_share"].setdefault(key, {})[gone] = difference(rest, every) / whole if whole > 0 else None
             out["over_chance_kept"].setdefault(key, {})[gone] = (value(scores[rest], every) - 0.5) / above
     kept = out["kept_share"]["with_dropout"].values()

@@ -222,7 +222,8 @@ def test_the_experiment_has_the_keys_that_are_read(monkeypatch: pytest.MonkeyPat
         assert set(found) == {"+".join(s) for s in SUBSETS}
     assert result["gain"] == pytest.approx(result["all"]["auroc"] - max(s["auroc"] for s in result["single"].values()))
     assert result["all"]["auroc_ci"][0] <= result["all"]["auroc"] <= result["all"]["auroc_ci"][1]
-    assert set(result["kept_share"]["with_dropout"]) == set(INPUTS)
+    for name in ("kept_share", "over_chance_kept", "gain_over_rest"):
+        assert set(result[name]["with_dropout"]) == set(INPUTS)
     assert result["baselines"]["constant"]["auroc"] == 0.5
     json.dumps(result)
 
