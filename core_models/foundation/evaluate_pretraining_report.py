@@ -93,9 +93,9 @@ def _limits(result: Mapping[str, Any]) -> str:
         "whatever the share, so that the Dice says how fast a start learns, not how far it can get; findings by a "
         "linear probe of the frozen encoder, which with all labels is the same for every seed unless the start is from "
         "scratch. Each proxy is trained once: the spread is that of the labelled part, the new layers and the order of "
-        "the pictures, not of the pretraining. Rates are the same for all starts; the few that were tried were compared "
-        "on the validation side. The segmentation and hybrid starts bring their decoder along, the others begin with a new "
-        "one. The masked and hybrid proxies see NIH's training pictures, without labels. "
+        "the pictures, not of the pretraining. Rates are the same for all starts; the few that were tried were "
+        "compared on the validation side. The segmentation and hybrid starts bring their decoder along, the others "
+        "begin with a new one. The masked and hybrid proxies see NIH's training pictures, without labels. "
         f"Test patients: {cases['jsrt']['test']['patients']} for the structures, "
         f"{cases['nih']['test']['patients']} for the findings."
     )
