@@ -27,7 +27,7 @@ def probabilities(model: FoundationModel, images: torch.Tensor, out_size: int) -
 
 
 def plausible(masks: np.ndarray) -> bool:
-    """Whether (5, h, w) bool masks could be a frontal chest: sizes, the right lung on the image's left, heart between."""
+    """Whether (5, h, w) bool masks could be a frontal chest: sizes, right lung on the image left, heart between."""
     share = masks.mean((1, 2))
     if not all(low <= s <= high for s, (low, high) in zip(share, PLAUSIBLE, strict=True)):
         return False

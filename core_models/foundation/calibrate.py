@@ -18,6 +18,8 @@ from core_models.foundation.labels import GATE, NAMES
 from core_models.foundation.model import FoundationModel
 from core_models.foundation.weights import Calibration, LabelCalibration
 
+SHOWN_FROM = 30
+"""Positive training images from which a label may be proposed to a reader."""
 PULL = 2.0
 """Weight of the pull towards temperature 1 and shift 0, in validation images."""
 
@@ -29,13 +31,15 @@ def calibrate(model: FoundationModel, pools: dict[str, Pool], size: int, anatomy
     with torch.inference_mode():
         logits = model.tasks["findings"](pooled(model, pool, rows, size))
     logits = logits.clone()  # out of inference mode, for the fit's gradients
+    learnt = pool.findings[pool.rows("train")].sum(0)
     labels = {}
     for i, name in enumerate(NAMES):
         truth = torch.from_numpy(pool.findings[rows, i])
-        shown = name in VALIDATED
-        temperature, shift = fit(logits[:, i], truth) if shown else (1.0, 0.0)
+        known = name in VALIDATED
+        temperature, shift = fit(logits[:, i], truth) if known else (1.0, 0.0)
         p = torch.sigmoid(logits[:, i] / temperature + shift).numpy()
-        labels[name] = LabelCalibration(temperature, shift, youden(truth.numpy(), p) if shown else 1.0, shown)
+        threshold = youden(truth.numpy(), p) if known else 1.0
+        labels[name] = LabelCalibration(temperature, shift, threshold, bool(known and learnt[i] >= SHOWN_FROM))
     patients = len({pool.keys[r] for r in rows})
     data = f"{len(rows)} NIH ChestX-ray14 images of {patients} patients, half of them with pneumonia"
     return Calibration(size, anatomy_size, labels, gate_thresholds(model, pools, size), data)

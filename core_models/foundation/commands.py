@@ -106,14 +106,20 @@ def evaluate(
         raise Refused(f"There is no evaluation {part!r}; there are {', '.join(EVALUATIONS)}.")
     from core_models import registry
     from core_models.foundation import weights
+    from core_models.foundation.embedded import EmbeddedEyes
 
     if part in ("anatomy", "findings"):
-        eyes = registry.eyes_for("CR")
+        row = next(row for row in registry.MODELS if row.name == registry.EMBEDDED)
+        eyes = EmbeddedEyes(row, every=True)
         if part == "anatomy":
-            from core_models.foundation import evaluate_anatomy as module
-        else:
-            from core_models.foundation import evaluate_findings as module
-        return module.run(data_folder, eyes, say, limit)
+            from core_models.foundation import evaluate_anatomy
+
+            return evaluate_anatomy.run(data_folder, eyes, say, limit)
+        from core_models.foundation import evaluate_findings
+
+        labels = weights.load_calibration(FOLDER).labels
+        shown = frozenset(name for name, one in labels.items() if one.shown)
+        return evaluate_findings.run(data_folder, eyes, say, limit, shown)
     if part == "gate":
         from core_models.foundation import evaluate_gate
 

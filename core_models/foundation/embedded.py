@@ -42,16 +42,17 @@ class EmbeddedEyes:
 
     Args:
         row: its row of the registry; folder: other weights of the same kind, or None; threads: torch threads.
+        every: answer every label, those that are not shown to readers too: for evaluations.
 
     Raises:
         ModelMissing, Refused: at the first reading, where the weights are not there, damaged or of another kind.
     """
 
-    def __init__(self, row: ModelRow, folder: Path | None = None, threads: int = 2) -> None:
+    def __init__(self, row: ModelRow, folder: Path | None = None, threads: int = 2, every: bool = False) -> None:
         self.name, self.version, self.licence = row.name, row.version, row.licence
         self.modalities = row.modalities
         self._folder = folder or weights.FOLDER
-        self._threads = threads
+        self._threads, self._every = threads, every
         self._lock = threading.Lock()
         self._loaded: tuple[FoundationModel, weights.Calibration, str] | None = None
 
@@ -71,7 +72,7 @@ class EmbeddedEyes:
                 small = 1 - small
             known = torch.from_numpy(context_row(context.view, context.age, context.sex))[None]
             out = _encode(model, small, known)
-            findings = _findings(model, calibration, out, picture.shape) if quality.usable else ()
+            findings = _findings(model, calibration, out, picture.shape, self._every) if quality.usable else ()
             structures = ()
             if quality.usable:
                 finer = square(picture, calibration.anatomy_size)
@@ -130,7 +131,7 @@ def _encode(model: FoundationModel, small: torch.Tensor, context: torch.Tensor |
 
 
 def _findings(
-    model: FoundationModel, calibration: weights.Calibration, out, shape: tuple[int, int]
+    model: FoundationModel, calibration: weights.Calibration, out, shape: tuple[int, int], every: bool
 ) -> tuple[Finding, ...]:
     head = model.tasks["findings"]
     p = calibration.probabilities(head(out.pooler_output.float()))[0]
@@ -140,7 +141,7 @@ def _findings(
     found = []
     for i, label in enumerate(FINDINGS):
         own = calibration.labels[label.name]
-        if not own.shown:
+        if not (own.shown or every):
             continue
         heat = shares[i].clamp(min=0).numpy()
         heat = (heat / heat.max()).astype(np.float32) if heat.max() > 0 else None

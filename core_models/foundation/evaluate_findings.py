@@ -19,12 +19,17 @@ Progress = Callable[[int, int, str], None]
 SOURCE = "nih-cxr14-1000"
 AGES = (("<40", 0, 40), ("40-60", 40, 60), (">60", 60, 200))
 BINS = 5
+ALL = frozenset(VALIDATED)
 REPEATS = 500
 """Draws of each bootstrap."""
 
 
-def run(root: Path, eyes: Eyes, say: Progress, limit: int = 0) -> dict[str, Any]:
-    """Read every test image as the page would, file by file, without its view, age and sex, and score it."""
+def run(root: Path, eyes: Eyes, say: Progress, limit: int = 0, shown: frozenset[str] = ALL) -> dict[str, Any]:
+    """Read every test image as the page would, file by file, without its view, age and sex, and score it.
+
+    Args:
+        eyes: a model that answers every label; `shown`: those that it proposes to readers.
+    """
     pool = load([SOURCE], root, 64)[SOURCE]
     rows = pool.rows("test")[: limit or None]
     p, with_context = np.zeros((len(rows), len(VALIDATED))), np.zeros((len(rows), len(VALIDATED)))
@@ -42,7 +47,7 @@ def run(root: Path, eyes: Eyes, say: Progress, limit: int = 0) -> dict[str, Any]
         threshold |= {f.name: f.threshold for f in reading.findings}
         say(at + 1, len(rows), "radiographs")
     truth = pool.findings[rows][:, [NAMES.index(name) for name in VALIDATED]]
-    return score(pool, rows, truth, p, threshold) | {
+    return score(pool, rows, truth, p, threshold, shown) | {
         "with_view_age_sex": {"macro_auroc": _macro(truth, with_context), "ece": _ece(truth, with_context)},
         "refused_by_quality_gate": int(refused),
         "model": f"{eyes.name}/{eyes.version}",
@@ -50,7 +55,12 @@ def run(root: Path, eyes: Eyes, say: Progress, limit: int = 0) -> dict[str, Any]
 
 
 def score(
-    pool: Pool, rows: np.ndarray, truth: np.ndarray, p: np.ndarray, threshold: dict[str, float]
+    pool: Pool,
+    rows: np.ndarray,
+    truth: np.ndarray,
+    p: np.ndarray,
+    threshold: dict[str, float],
+    shown: frozenset[str] = ALL,
 ) -> dict[str, Any]:
     """All figures of (n, labels) probabilities against (n, labels) truth."""
     patients = [pool.keys[r] for r in rows]
@@ -74,6 +84,7 @@ def score(
             "positives": int(y.sum()),
             "ece": calibration_error(y, q),
             "threshold": threshold.get(name, 0.5),
+            "shown": name in shown,
             "sensitivity": float(present[positive].mean()) if positive.any() else float("nan"),
             "specificity": float((~present[~positive]).mean()) if (~positive).any() else float("nan"),
         }

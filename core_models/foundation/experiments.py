@@ -89,12 +89,15 @@ def _span(value: Any, interval: Any, digits: int = 3) -> str:
 
 def findings(result: Result) -> str:
     """The findings head on NIH's test patients."""
-    rows = [
-        f"| {name.replace('_', ' ')} | {one['positives']} | {_span(one['auroc'], one['auroc_ci'])} | "
-        f"{_span(one['auroc_within']['AP'], None)} | {_span(one['auroc_within']['PA'], None)} | {one['ece']:.3f} | "
-        f"{one['threshold']:.2f} | {_span(one['sensitivity'], None, 2)} | {_span(one['specificity'], None, 2)} |"
-        for name, one in result["per_finding"].items()
-    ]
+    rows = []
+    for name, one in result["per_finding"].items():
+        words = name.replace("_", " ") + ("" if one.get("shown", True) else " (not proposed)")
+        within = one["auroc_within"]
+        rows.append(
+            f"| {words} | {one['positives']} | {_span(one['auroc'], one['auroc_ci'])} | {_span(within['AP'], None)} | "
+            f"{_span(within['PA'], None)} | {one['ece']:.3f} | {one['threshold']:.2f} | "
+            f"{_span(one['sensitivity'], None, 2)} | {_span(one['specificity'], None, 2)} |"
+        )
     groups = [
         f"| {kind} {name} | {one['n']} | {_span(one['macro_auroc'], one['ci'])} | {_span(one['ece'], None)} |"
         for kind, options in result["subgroups"].items()

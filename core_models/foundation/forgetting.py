@@ -134,7 +134,10 @@ def measure(
         "expert": sum(p.numel() for p in own[slices[0].name].parameters()),
         "head": sum(p.numel() for p in heads["expert"][slices[0].name].parameters()),
     }
-    return out | {"recipe": asdict(recipe), "size": size, "seconds": round(time.monotonic() - began, 1)}
+    out |= {"recipe": asdict(recipe), "size": size, "seconds": round(time.monotonic() - began, 1)}
+    if folder is not None:
+        (folder / "README.md").write_text(card(out), encoding="utf-8")
+    return out
 
 
 def gather(
@@ -223,6 +226,36 @@ def markdown(result: dict[str, Any]) -> str:
         f"turn, {result['recipe']['steps']} steps each, on the same batches.",
     ]
     return "\n".join(lines)
+
+
+def card(result: dict[str, Any]) -> str:
+    """The card that goes with the experts' weights."""
+    counts = "; ".join(
+        f"{name.upper()}: {one['train_slices']} training and {one['test_slices']} test slices of {one['test_keys']} "
+        f"{'patients' if name == 'mr' else 'volumes'}"
+        for name, one in result["modalities"].items()
+    )
+    parameters, recipe = result["parameters"], result["recipe"]
+    return f"""# Experts by modality
+
+Adapters on the shared image encoder (`../encoder`) for slices of CT and of MR, each with a segmentation head.
+
+- **What**: one residual bottleneck a stage and modality, {parameters["expert"]:,} parameters beside the trunk's
+  {parameters["trunk"]:,}, and a decoder of {parameters["head"]:,}; float16 safetensors.  Each file names the trunk that
+  it fits and is refused on another.
+- **Tasks**: MR: right ventricle, myocardium and left ventricle on short-axis cine slices.  CT: lungs, heart, liver,
+  spleen, kidneys and aorta on axial slices in the abdominal window.
+- **Data**: MR: ACDC (Bernard et al., IEEE TMI 2018; the challenge's terms), split by patient.  CT: a chest CT of
+  LIDC-IDRI (CC BY 3.0) and TotalSegmentator's example CT (Apache-2.0), whose masks a model made; both are split into
+  slabs with a gap.  {counts}.
+- **Recipe**: `python app.py evaluate experts --keep`; {recipe["steps"]} steps of {recipe["batch"]} slices of
+  {recipe["size"]} pixels each, AdamW, the trunk frozen with its running statistics, seed {recipe["seed"]}.
+- **Limits**: the CT figures are of unseen slabs of seen volumes, not of unseen patients.  Slices are read one by one.
+  There is no expert for other modalities, and they are refused.
+- **Not for**: clinical use.
+
+{markdown(result)}
+"""
 
 
 def plot(result: dict[str, Any]) -> str:

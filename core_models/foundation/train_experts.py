@@ -50,7 +50,7 @@ class ExpertRecipe:
 
     size: int = 160
     batch: int = 12
-    steps: int = 120
+    steps: int = 160
     rate: float = 3e-3
     trunk_rate: float = 1e-3
     decay: float = 0.02
