@@ -232,5 +232,5 @@ def ship(
     all_cases = read_cases(data, encoder, say)
     result = result or experiment(all_cases, say)
     model = train(all_cases.side("train", "validation"), _config(all_cases), WITH, seed)
-    save(model, folder, card(result, VERSION), VERSION, digest_of(encoder))
+    save(model, folder, card(result, VERSION), VERSION, digest_of(encoder), SIZE)
     return model

@@ -189,16 +189,16 @@ def digest_of(encoder: nn.Module) -> str:
     return found.hexdigest()[:12]
 
 
-def save(model: Fusion, folder: Path, card: str, version: str, encoder: str = "") -> None:
+def save(model: Fusion, folder: Path, card: str, version: str, encoder: str = "", image_size: int = 224) -> None:
     """Write model.safetensors, config.json and README.md.
 
     Args:
-        encoder: `digest_of` the encoder whose vectors it was trained on.
+        encoder: `digest_of` the encoder whose vectors it was trained on; `image_size`: of the pictures it was given.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_file({k: v.detach().contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
-    config = {"model_type": KIND, "version": version, "task": TASK, "encoder": encoder, "inputs": list(INPUTS)}
-    config |= asdict(model.config)
+    config = {"model_type": KIND, "version": version, "task": TASK, "encoder": encoder, "image_size": image_size}
+    config |= {"inputs": list(INPUTS), **asdict(model.config)}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card, encoding="utf-8")
 
@@ -222,6 +222,8 @@ def load(folder: Path = FOLDER) -> tuple[Fusion, dict[str, object]]:
     kind = raw.get("model_type") if isinstance(raw, dict) else None
     if kind != KIND or raw.get("inputs") != list(INPUTS) or raw.get("values") != list(NAMES):
         raise Refused(f"The model in {folder.name!r} is of the kind {kind!r} or of other inputs, not our fusion's.")
+    if raw.get("image_size") not in range(32, 1025, 32):
+        raise Refused(f"The config.json in {folder.name!r} has no image size of 32 to 1024.")
     sizes = {f.name: raw.get(f.name) for f in fields(FusionConfig) if f.name not in ("values", "dropout")}
     if any(not isinstance(v, int) or isinstance(v, bool) or not 1 <= v <= 4096 for v in sizes.values()):
         raise Refused(f"The config.json in {folder.name!r} has a size that is not a whole number of 1 to 4096.")
@@ -239,6 +241,7 @@ class FusionPredictor:
         digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
         self.name = f"fusion/{config.get('version', '0')} ({digest})"
         self.encoder = str(config.get("encoder", ""))
+        self.image_size = config["image_size"]
 
     def fits(self, encoder: nn.Module) -> bool:
         """Whether the encoder is the one whose vectors it was trained on."""
@@ -253,7 +256,7 @@ class FusionPredictor:
         """Any subset in.
 
         Args:
-            image: (1280,) pooled vector of the shared encoder, taken without context; None for no image.
+            image: (1280,) pooled vector of the shared encoder for a picture of `image_size`, without context; or None.
             note: clinical text; what names a diagnosis, a test or a place is taken out before it is read.
             values: by the names of `fusion_data.VALUES`; None or out of limits is unknown.
 

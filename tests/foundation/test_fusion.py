@@ -123,7 +123,7 @@ def saved(tmp_path: Path) -> Path:
 
 def test_files_come_back_and_are_small(saved: Path) -> None:
     model, config = load(saved)
-    assert config["version"] == "7"
+    assert (config["version"], config["image_size"]) == ("7", 224)
     assert sum(f.stat().st_size for f in saved.iterdir()) < 2_000_000
     again = saved.parent / "again"
     save(model, again, "", "7", "abc")
@@ -189,7 +189,14 @@ def test_hostile_files_are_refused(saved: Path) -> None:
     with pytest.raises(Refused, match="not finite"):
         load(saved)
     weights.write_bytes(good)
-    for change in ({"model_type": "bert"}, {"inputs": ["image"]}, {"rank": 10**9}, {"width": "16"}, {"values": ["x"]}):
+    for change in (
+        {"model_type": "bert"},
+        {"inputs": ["image"]},
+        {"rank": 10**9},
+        {"image_size": None},
+        {"width": "16"},
+        {"values": ["x"]},
+    ):
         config.write_text(json.dumps(json.loads(plain) | change))
         with pytest.raises(Refused):
             load(saved)
