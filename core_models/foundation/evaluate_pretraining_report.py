@@ -19,6 +19,8 @@ COLOURS = {
     "hybrid": "#e69f00",
 }
 """Okabe and Ito's colours, told apart with a colour vision deficiency too; the two baselines are black and grey."""
+UNLEARNT = 0.05
+"""Dice under which a structure counts as not learnt."""
 WIDTH_INCHES, HEIGHT_INCHES, DPI = 8.0, 4.0, 150
 APART = 0.012
 """How far the lines of two starts stand apart, as a factor of the share, so that their bars do not cover each other."""
@@ -48,7 +50,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         for name, tasks in result["starts"].items():
             cells = " | ".join(_plus_minus(tasks[task.name][s]) for s in shares)
             lines.append(f"| {name} | {cells} | {_difference(beats.get(name))} |")
-        lines += ["", _reading(task.name, result), ""]
+        lines += ["", _reading(task.name, result) + _parts(task.name, result), ""]
     return "\n".join([*lines, _limits(result)]) + "\n"
 
 
@@ -83,6 +85,23 @@ def _reading(task: str, result: Mapping[str, Any]) -> str:
     if patients and patients["interval"][0] is not None:
         low, high = patients["interval"]
         text += f" Drawing the test patients anew, the runs kept, gives {low:+.3f} to {high:+.3f}."
+    return text
+
+
+def _parts(task: str, result: Mapping[str, Any]) -> str:
+    """What the figure is made of at the smallest share, ImageNet beside the best; and what no start learns there."""
+    best, starts = result["best_at_5_10"][task], result["starts"]
+    share = next(iter(next(iter(starts.values()))[task]))
+    if task != "jsrt" or best is None or "imagenet" not in starts:
+        return ""
+    before_parts, after_parts = (starts[name][task][share]["parts"] for name in ("imagenet", best))
+    pairs = zip(before_parts.items(), after_parts.values(), strict=True)
+    each = ", ".join(f"{name} {before:.2f} and {after:.2f}" for (name, before), after in pairs)
+    parts = next(iter(starts.values()))[task][share]["parts"]
+    missed = [n for n in parts if all(tasks[task][share]["parts"][n] < UNLEARNT for tasks in starts.values())]
+    text = f" At {float(share):.0%}, ImageNet and {best}: {each}."
+    if missed:
+        text += f" No start learns the {' and the '.join(missed)} in so few steps: they pull every mean down alike."
     return text
 
 

@@ -186,6 +186,11 @@ def test_a_grid_is_resumed_cell_by_cell_and_its_figures_are_those_of_the_runs(
     text = grid.markdown(result)
     assert "| supervised | 0.715 ± 0.007 | 0.805 ± 0.007 | +0.100" in text
     assert "supervised, is above ImageNet: +0.100 at" in text
+    assert "ImageNet and supervised: a 0.61 and 0.71." in text
+    assert "No start learns" not in text
+    for start in result["starts"].values():
+        start["jsrt"]["0.1"]["parts"]["a"] = 0.0
+    assert "No start learns the a in so few steps" in grid.markdown(result)
     grid.plot(result, tmp_path / "plot.png")
     assert Image.open(tmp_path / "plot.png").width == 1200
 
