@@ -26,6 +26,11 @@ def _share(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.0f} %"
 
 
+def _order(patterns: Mapping[str, Any]) -> list[str]:
+    """Most inputs first, the same however the result was stored."""
+    return sorted(patterns, key=lambda name: (-name.count("+"), name))
+
+
 def _verdict(result: Result) -> str:
     gain, (low, high), best = result["gain"], result["gain_ci"], result["best_single"]
     if gain <= 0:
@@ -60,7 +65,7 @@ def _covid_share(result: Result, *sides: str) -> float:
 
 
 def markdown(result: Result) -> str:
-    """The section, headed "## Fusion with missing inputs"."""
+    """The section, headed "## Fusion with missing inputs"; its picture is `draw`'s."""
     test = result["cases"]["test"]
     classes = "; ".join(f"{n}: {c['images']} of {c['patients']} patients" for n, c in test.items())
     given = ", ".join(f"{name} {number}" for name, number in result["given"].items())
@@ -93,15 +98,13 @@ def markdown(result: Result) -> str:
     lines += [f"| {n} | {_score(f)} | {_score(f, 'ece')} |" for n, f in named.items() if f]
     lines += [
         "",
-        f"![AUROC by the inputs that are there]({PICTURE})",
-        "",
         "| inputs there | AUROC, dropped in training | ECE | AUROC, never dropped | ECE |",
         "|---|---|---|---|---|",
     ]
     with_, without = result["patterns"]["with_dropout"], result["patterns"]["without_dropout"]
     lines += [
         f"| {n.replace('+', ' + ')} | {_score(f)} | {f['ece']:.3f} | {_score(without[n])} | {without[n]['ece']:.3f} |"
-        for n, f in with_.items()
+        for n, f in ((n, with_[n]) for n in _order(with_))
     ]
     shares = {s: _covid_share(result, *s.split(" and ")) for s in ("train and validation", "test")}
     lines += [
@@ -109,7 +112,7 @@ def markdown(result: Result) -> str:
         f"**Result.** {_verdict(result)} {_remains(result)}",
         "",
         "**Calibration.** "
-        + "; ".join(f"{100 * v:.0f} % of the images of the {s} side(s) are COVID-19" for s, v in shares.items())
+        + "; ".join(f"{100 * v:.0f} % of the images of the {s} side are COVID-19" for s, v in shares.items())
         + ": a shift that no temperature can know of, and that is in every ECE above.",
         "",
         f"**Shortcuts.** {_shortcuts(result)}",
@@ -167,7 +170,7 @@ def card(result: Result, version: str) -> str:
 
 def svg(result: Result) -> str:
     """A bar for each set of inputs and training, with its interval; AUROC from 0.3 to 1."""
-    groups = list(result["patterns"]["with_dropout"])
+    groups = _order(result["patterns"]["with_dropout"])
     left, top, width, height, low = 50, 40, 780, 260, 0.3
     step = width / len(groups)
     bar = step / 4
