@@ -154,7 +154,8 @@ def record(part: str, result: dict[str, Any], folder: Path = FOLDER, docs: Path 
     path = folder / RECORD
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     kept[part] = _rounded(result)
-    path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    # Keys keep their order: it is that of the tables' rows, whichever part is recorded next.
+    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     experiments.write(kept, docs)
     experiments.fill_card(kept, folder / "README.md")
     return path

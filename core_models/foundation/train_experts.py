@@ -36,6 +36,8 @@ Way = Literal["expert", "frozen", "whole"]
 """What learns beside the head: the expert's adapters, nothing, or the whole trunk."""
 FOLDER = Path(__file__).resolve().parents[2] / "assets" / "foundation" / "experts"
 CLIP = 5.0
+RARE = -3.0
+"""Bias that a new head starts from: most pixels are of no structure, and small ones are lost while that is learnt."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,16 @@ class ExpertRecipe:
 
     Attributes:
         size: side of the slices; a multiple of 32.
-        rate: peak learning rate of head and adapters; `trunk_rate`: of the trunk where that learns.
+        rate: peak learning rate of head and adapters; `trunk_rate`: of the trunk where that learns, the one that it was
+            pretrained with.
         rank: channels of the adapters' bottleneck.
     """
 
     size: int = 160
     batch: int = 12
     steps: int = 160
-    rate: float = 3e-3
-    trunk_rate: float = 1e-3
+    rate: float = 1e-2
+    trunk_rate: float = 5e-4
     decay: float = 0.02
     rank: int = 32
     seed: int = 0
@@ -62,7 +65,9 @@ def new_head(encoder: RadiographEncoder, slices: Slices, seed: int) -> Segmentat
     """A head for the structures of some slices; the same for the same seed, so that ways are compared fairly."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Segmentation(encoder.channels, len(slices.structures))
+        head = Segmentation(encoder.channels, len(slices.structures))
+    nn.init.constant_(head.decoder.out.bias, RARE)
+    return head
 
 
 def train_expert(

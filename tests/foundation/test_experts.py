@@ -118,13 +118,12 @@ def test_every_way_starts_from_the_same_head_and_sees_the_same_batches():
 
 def test_an_expert_learns():
     encoder, data = trunk(), some()
-    recipe = replace(RECIPE, steps=40, batch=8, rate=5e-3)
+    recipe = replace(RECIPE, steps=50, batch=8, rate=2e-2)
     head = new_head(encoder, data, 0)
-    untrained = train_experts.overlap(encoder, head, data, 64, None)["mean"]
+    assert train_experts.overlap(encoder, head, data, 64, None)["mean"] < 0.1
     add_expert(encoder, "mr", 4)
-    loss = fit(encoder, head, data, recipe, "expert")
-    assert loss < 1.2
-    assert train_experts.overlap(encoder, head, data, 64, "mr")["mean"] > untrained + 0.3
+    fit(encoder, head, data, recipe, "expert")
+    assert train_experts.overlap(encoder, head, data, 64, "mr")["mean"] > 0.5
 
 
 def test_nothing_to_train_on_is_refused():
@@ -152,6 +151,7 @@ def test_measured_beside_the_lazy_way(tmp_path):
     table = forgetting.markdown(result)
     assert "equal to the last bit" in table
     assert "| findings AUROC |" in table
+    assert table in (tmp_path / "README.md").read_text()
     drawn = forgetting.plot(result)
     import xml.etree.ElementTree as tree
 
