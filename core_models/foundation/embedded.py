@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from core_models.registry import ModelRow
 
 NOTHING = Context()
+PLAUSIBLE_RATIO = (0.3, 0.85)
+"""Cardiothoracic ratios outside of this mean that an outline is wrong (adults with the smallest hearts have 0.35)."""
 BOX_LEVEL = 0.5
 """Share of the strongest attribution from which a cell belongs to the box."""
 NOT_CHEST = "This does not look like a chest radiograph: no findings are proposed."
@@ -179,10 +181,14 @@ def _structures(model: FoundationModel, out, shape: tuple[int, int]) -> tuple[St
     found = full_masks(model, out, shape)
     if not plausible(np.stack([mask for mask, _ in found])):
         return ()
-    return tuple(
+    structures = tuple(
         Structure(label, Mask.from_full(mask[None]), confidence)
         for label, (mask, confidence) in zip(STRUCTURES, found, strict=True)
     )
+    # Each outline may pass alone and the heart still be half missed: the ratio shows it, and would be a wrong number.
+    ratio = {m.key: m.value for m in measures.measure({s.label: s.mask for s in structures}, None)}
+    low, high = PLAUSIBLE_RATIO
+    return structures if low <= ratio.get("cardiothoracic_ratio", 0.0) <= high else ()
 
 
 def _missing(context: Context, calibration: weights.Calibration) -> tuple[str, ...]:

@@ -148,6 +148,21 @@ def test_structures_come_at_the_sources_own_size(folder: Path, monkeypatch: pyte
     assert "lung_area_right" not in {m.key for m in unknown.measured}
 
 
+def test_a_heart_far_too_narrow_for_its_thorax_is_not_offered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(model, out, shape):
+        masks = np.zeros((5, *shape), bool)
+        h, w = shape
+        masks[0, h // 5 : h - 10, 5 : w // 3] = masks[1, h // 5 : h - 10, w - w // 3 : w - 5] = True
+        masks[2, h // 3 : h - 8, w // 2 - 8 : w // 2 + 8] = True
+        masks[3, h // 6 : h // 6 + 4, 10 : w // 3] = masks[4, h // 6 : h // 6 + 4, w - w // 3 : w - 10] = True
+        return [(mask, 0.9) for mask in masks]
+
+    monkeypatch.setattr(embedded, "full_masks", drawn)
+    assert embedded.plausible(np.stack([m for m, _ in drawn(None, None, (90, 120))]))  # each outline alone may pass
+    reading = EmbeddedEyes(ROW, folder).read(radiograph())
+    assert (reading.structures, reading.measured, reading.notes) == ((), (), (embedded.ODD_ANATOMY,))
+
+
 @pytest.mark.parametrize(
     ("volume", "word"),
     [

@@ -93,6 +93,6 @@ def test_the_shipped_model_reads_a_held_out_radiograph() -> None:
         "right lung", "left lung", "heart", "right clavicle", "left clavicle",
     }  # fmt: skip
     ratio = next(m.value for m in reading.measured if m.key == "cardiothoracic_ratio")
-    assert 0.3 < ratio < 0.6
+    assert 0.3 < ratio < 0.7
     assert reading.findings
     assert all(0 <= f.probability <= 1 for f in reading.findings)
