@@ -157,7 +157,7 @@ def _index(settings: Settings, options: Options) -> None:
 def _build_index(settings: Settings, corpus: str) -> None:
     from retrieval import corpora, index
     from retrieval.embedding import TextEncoder
-    from webapp.priors import shared_text
+    from webapp.priors import reference_images, shared_text
 
     source = corpus if corpus == "open-i" else Path(corpus)
     reports = corpora.read(source)
@@ -168,21 +168,9 @@ def _build_index(settings: Settings, corpus: str) -> None:
         settings.index,
         progress=_bar("index"),
         shared=tower,
-        calibration_images=_reference_images(tower.name) if tower is not None else None,
+        calibration_images=reference_images(tower.name) if tower is not None else None,
     )
     print(f"\n{built.manifest.reports} reports indexed, digest {built.digest[:12]}")
-
-
-def _reference_images(model: str) -> Any:
-    """Embeddings of training radiographs, which say how near an image's nearest report usually is."""
-    from core_models.foundation import weights
-    from retrieval.shared import ImageVectors
-
-    try:
-        vectors = weights.load_reference().numpy()
-    except ReadingRoomError:
-        return None
-    return ImageVectors(model, {f"reference {n}": vector for n, vector in enumerate(vectors)})
 
 
 def _train(settings: Settings, options: Options) -> None:

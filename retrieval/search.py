@@ -18,13 +18,14 @@ import faiss
 import numpy as np
 
 from core_models.errors import ModelMissing
+from core_models.foundation.hubs import popularity
 from retrieval import guard
 from retrieval.embedding import Encoder
 from retrieval.fusion import Fused, fuse
 from retrieval.generation import REBUILD
 from retrieval.opened import Index
 from retrieval.report import CorpusReport, Prior
-from retrieval.shared import unit
+from retrieval.shared import ImageVectors, unit
 from retrieval.terms import TermsLikeness, terms_text
 
 MAX_HITS = 50
@@ -71,11 +72,15 @@ class SearchResult:
 class Searcher:
     """Searches one opened index.
 
+    Args:
+        askers: radiographs that nobody asks about, such as training images.  Report texts that are near to most of
+            them are ranked lower for an image (`hubs`); without them, or with another model's, the plain cosine ranks.
+
     Raises:
         ModelMissing: the index was made by another encoder than `encoder`.
     """
 
-    def __init__(self, index: Index, encoder: Encoder) -> None:
+    def __init__(self, index: Index, encoder: Encoder, askers: ImageVectors | None = None) -> None:
         if index.manifest.embedding_model != encoder.name:
             raise ModelMissing(
                 "The index of prior reports was made by another encoder: build it again with `python app.py index`."
@@ -91,6 +96,10 @@ class Searcher:
         self._terms = TermsLikeness(r.terms for r in index.reports)
         held = index.shared.texts
         self._shared_texts = None if held is None else held.astype(np.float32)  # (reports, d)
+        self._popularity = np.zeros(len(index.reports), np.float32)
+        if held is not None and askers is not None and askers.model == index.shared.model:
+            known = np.stack([unit(v) for v in askers.vectors.values()])
+            self._popularity = popularity(self._shared_texts, known)
         self._images = index.shared.images.astype(np.float32)  # (images, d)
 
     def search(
@@ -144,7 +153,7 @@ class Searcher:
         if picture is not None:
             lists |= self._seen(picture, terms, np.flatnonzero(allowed), depth)
         priors = tuple(self._prior(hit, row, vector, picture) for hit, row in self._fused(lists)[:k])
-        best = next((lists[name][0][1] for name in (TEXT, IMAGE_REPORT, IMAGE_IMAGE) if lists.get(name)), -1.0)
+        best = self._best(lists, picture)
         close = bool(priors) and threshold is not None and best >= threshold
         notes = [image_note]
         if other_modality:
@@ -159,6 +168,15 @@ class Searcher:
             )
         sentence = " ".join(n for n in notes if n)
         return SearchResult(priors, close, sentence, _since(started), other_modality, threshold or 0.0, flags)
+
+    def _best(self, lists: dict[str, Hits], picture: np.ndarray | None) -> float:
+        """The cosine that says whether there is a close precedent: of the text, else of the image."""
+        if lists.get(TEXT):
+            return lists[TEXT][0][1]
+        if lists.get(IMAGE_REPORT):
+            rows = [row for row, _ in lists[IMAGE_REPORT]]
+            return _cosine((self._shared_texts[rows] @ picture).max())
+        return lists[IMAGE_IMAGE][0][1] if lists.get(IMAGE_IMAGE) else -1.0
 
     def _picture(self, image: np.ndarray, model: str) -> tuple[np.ndarray | None, str]:
         """The image's unit vector where the index has vectors of its model, and what to say of it otherwise."""
@@ -187,7 +205,8 @@ class Searcher:
         likeness = self._terms.to(terms)[rows]
         lists[FINDINGS] = self._distinct(rows[likeness > 0], likeness[likeness > 0], depth)
         if self._shared_texts is not None:
-            lists[IMAGE_REPORT] = self._distinct(rows, self._shared_texts[rows] @ picture, depth)
+            near = self._shared_texts[rows] @ picture - self._popularity[rows]
+            lists[IMAGE_REPORT] = self._distinct(rows, near, depth)
         pictured, floor = self.index.shared.image_rows, self.index.manifest.image_floor
         alike = self._images @ picture
         mine = np.isin(pictured, rows) & (alike >= (-np.inf if floor is None else floor))

@@ -21,6 +21,8 @@ from webapp.store import PriorRow, Store
 if TYPE_CHECKING:
     import numpy as np
 
+    from retrieval.shared import ImageVectors
+
 EmbeddingOf = Callable[[str], "tuple[np.ndarray, str] | None"]
 """Study id → its image's (d,) vector in the shared image-text space and that space's name; None: not read, no image."""
 
@@ -138,9 +140,24 @@ def opener(settings: Settings) -> Callable[[], Search]:
         from retrieval.index import open_index
         from retrieval.search import Searcher
 
-        return Searcher(open_index(settings.index), text_encoder(settings.threads))
+        tower = shared_text(settings.threads)
+        askers = None if tower is None else reference_images(tower.name)
+        return Searcher(open_index(settings.index), text_encoder(settings.threads), askers)
 
     return open_search
+
+
+def reference_images(model: str) -> ImageVectors | None:
+    """Embeddings of training radiographs that ship with the image model of that name, or None: how near a radiograph's
+    nearest report usually is, and which reports are near to all radiographs."""
+    from core_models.foundation import weights
+    from retrieval.shared import ImageVectors
+
+    try:
+        vectors = weights.load_reference().numpy()
+    except ReadingRoomError:
+        return None
+    return ImageVectors(model, {f"reference {n}": vector for n, vector in enumerate(vectors)})
 
 
 @cache

@@ -7,7 +7,7 @@ inversion, collimated borders, text-like marks, erased patches.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,16 @@ class Strength:
     tone: float = 1.0
     invert: float = 0.04
     erase: float = 0.3
+
+    def spread(self, factor: float) -> Strength:
+        """The same with turns, zooms and shifts so many times as far."""
+        return replace(
+            self,
+            rotate=self.rotate * factor,
+            scale=self.scale * factor,
+            stretch=self.stretch * factor,
+            shift=self.shift * factor,
+        )
 
 
 PLAIN = Strength(0, 0, 0, 0, 0, 0, 0, 0)

@@ -11,6 +11,7 @@ import torch
 
 from core_models.foundation import weights
 from core_models.foundation.data import Pool, load
+from core_models.foundation.hubs import popularity
 from core_models.foundation.judge import pooled
 from core_models.foundation.metrics import bootstrap, recall_at
 from core_models.foundation.model import FoundationModel, new_encoder
@@ -20,7 +21,7 @@ Progress = Callable[[int, int, str], None]
 RANKS = (1, 5, 10)
 SOURCE, NOTES = "rocov2-cxr", "covid-chestxray"
 STORE = 384
-NEIGHBOURS, WEIGHTS = (1, 3, 10, 30), (0.0, 0.1, 0.2, 0.35, 0.5)
+SHARPNESSES = (5.0, 10.0, 20.0, 40.0)
 
 
 def run(root: Path, folder: Path, say: Progress, limit: int = 0) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def run(root: Path, folder: Path, say: Progress, limit: int = 0) -> dict[str, An
     images, texts = _images(model, pool, test, size), _texts(model, pool, test)
     say(2, 4, "baselines")
     out = figures((images @ texts.T).numpy()) | {
-        "with_neighbours": _with_neighbours(model, pool, images, texts, size),
+        "hubs_taken_off": _hubs_taken_off(model, pool, images, texts, size),
         "pool": len(test),
         "baselines": _baselines(pool, test) | {"chance": {f"recall@{k}": k / len(test) for k in RANKS}},
         "data": "rocov2-cxr, a tenth of the pairs by hash, near twins of other sides left out, captions distinct",
@@ -83,30 +84,27 @@ def _distinct(pool: Pool, rows: np.ndarray) -> np.ndarray:
     return np.array(list(seen.values()))
 
 
-def _with_neighbours(
+def _hubs_taken_off(
     model: FoundationModel, pool: Pool, images: torch.Tensor, texts: torch.Tensor, size: int
 ) -> dict[str, Any]:
-    """Image → text when the captions of the nearest training images speak too; how much is chosen on validation."""
+    """The same when what is near to every query is ranked lower (see `hubs`); how sharply is chosen on validation.
+
+    The queries that popularity is taken from are the training side's: images for texts, captions for images.
+    """
     train, held = pool.rows("train"), pool.rows("validation")
-    known, captions = _images(model, pool, train, size), _texts(model, pool, train)
-    own = _images(model, pool, held, size), _texts(model, pool, held)
-    best: tuple[float, int, float] = (-1.0, 1, 0.0)
-    for k in NEIGHBOURS:
-        for weight in WEIGHTS:
-            score = recall_at(_fused(*own, known, captions, k, weight), (10,))[10]
-            best = max(best, (score, k, weight))
-    _, k, weight = best
-    one = figures(_fused(images, texts, known, captions, k, weight))
-    return one["image_to_text"] | {"ci": one["image_to_text_ci"], "neighbours": k, "weight": weight}
+    askers = _images(model, pool, train, size).numpy(), _texts(model, pool, train).numpy()
+    own = _images(model, pool, held, size).numpy(), _texts(model, pool, held).numpy()
+    tried = {s: recall_at(_without_hubs(*own, *askers, s), (10,))[10] for s in SHARPNESSES}
+    sharpness = max(tried, key=tried.__getitem__)
+    tested = _without_hubs(images.numpy(), texts.numpy(), *askers, sharpness)
+    return figures(tested) | {"sharpness": sharpness, "validation": {str(s): value for s, value in tried.items()}}
 
 
-def _fused(
-    images: torch.Tensor, texts: torch.Tensor, known: torch.Tensor, captions: torch.Tensor, k: int, weight: float
+def _without_hubs(
+    images: np.ndarray, texts: np.ndarray, known: np.ndarray, captions: np.ndarray, sharpness: float
 ) -> np.ndarray:
-    """(n, m) likeness: the shared space's own, plus that of the texts to the mean caption of k nearest images."""
-    nearest = (images @ known.T).topk(k, dim=1).indices
-    spoken = torch.nn.functional.normalize(captions[nearest].mean(1), dim=1)
-    return ((1 - weight) * images @ texts.T + weight * spoken @ texts.T).numpy()
+    """(n, m) likeness.  Of an image's own popularity its ranking of texts knows nothing, and the other way round."""
+    return images @ texts.T - popularity(texts, known, sharpness) - popularity(images, captions, sharpness)[:, None]
 
 
 @torch.inference_mode()

@@ -31,6 +31,8 @@ class Stage:
         freeze: stages of the trunk that stay as they are, see `RadiographEncoder.freeze`; default: the recipe's.
         tasks: those that learn in this stage; empty for all of the recipe's.
         queue: vectors that the contrastive task remembers.  Only a trunk that changes slowly may use old ones.
+        spread: factor on turns, zooms and shifts of pictures with outlines, so that these hold on films framed unlike
+            the few that were outlined.
     """
 
     size: int
@@ -44,6 +46,7 @@ class Stage:
     freeze: int | None = None
     queue: int = 1024
     tasks: tuple[str, ...] = ()
+    spread: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,20 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Names the recipe: a run goes on only with the one it began with."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        """Names the recipe."""
+        return self.digest_to(self.steps)
+
+    def digest_to(self, step: int) -> str:
+        """Names all that decided the first steps: a run goes on with a recipe that began the same, so that stages may
+        be added to one that is done."""
+        begun, left = [], step
+        for stage in self.stages:
+            if begun and left <= 0:
+                break
+            begun.append(stage)
+            left -= stage.steps
+        text = json.dumps(dataclasses.asdict(dataclasses.replace(self, stages=tuple(begun))), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read(path: Path = DEFAULT) -> Recipe:

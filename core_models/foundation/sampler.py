@@ -74,6 +74,8 @@ class Sampler:
         pool, rows = self.pools[name], self._chosen(name, count, number)
         mirror = 0.0 if name in SIDED or name in self.pseudo else self.stage.mirror
         how = replace(Strength(), mirror=mirror)
+        if pool.mask_kind == MASK_ANATOMY:
+            how = how.spread(self.stage.spread)
         images = torch.from_numpy(pool.images[rows]).float()[:, None] / 255
         grid = warp_grid(len(rows), self.stage.size, how, generator)
         masks = weight = None

@@ -255,7 +255,13 @@ def _store(
     save_file(average, new / AVERAGE)
     torch.save(optimiser.state_dict(), new / OPTIMISER)
     save_file(_memory(model), new / MEMORY)
-    state = {"step": step, "seconds": seconds, "recipe": recipe.digest, "judged": judged, "checkpoint": f"at-{step}"}
+    state = {
+        "step": step,
+        "seconds": seconds,
+        "recipe": recipe.digest_to(step),
+        "judged": judged,
+        "checkpoint": f"at-{step}",
+    }
     state["recent"] = recent
     target = folder / state["checkpoint"]
     shutil.rmtree(target, ignore_errors=True)
@@ -274,7 +280,7 @@ def _restore(
     """Load the last checkpoint.  Raises Refused where it is damaged, or of another recipe or architecture."""
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        if state["recipe"] != recipe.digest:
+        if state["recipe"] != recipe.digest_to(int(state["step"])):
             raise Refused("The checkpoint was made by another recipe: train without --resume, or with that recipe.")
         at = folder / state["checkpoint"]
         weights, kept = load_file(at / WEIGHTS), load_file(at / AVERAGE)

@@ -83,3 +83,12 @@ def test_inversion_says_which_pictures_were_turned_over():
 def test_the_same_seed_gives_the_same_picture():
     one, two = (tone(warp(pictures(), warp_grid(3, 32, Strength(), g)), Strength(), g) for g in (seeded(7), seeded(7)))
     assert torch.equal(one, two)
+
+
+def test_spread_goes_farther_in_geometry_alone():
+    wide = Strength().spread(2.0)
+    assert (wide.rotate, wide.scale, wide.shift) == (20.0, 0.3, 0.12)
+    assert (wide.tone, wide.invert, wide.erase, wide.mirror) == (1.0, 0.04, 0.3, 0.0)
+    near, far = (warp_grid(64, 16, how, seeded()) for how in (Strength(), wide))
+    still = warp_grid(64, 16, PLAIN, seeded())
+    assert (far - still).abs().mean() > 1.6 * (near - still).abs().mean()

@@ -100,3 +100,17 @@ def test_a_recipe_that_is_not_there_or_no_text(tmp_path):
     (tmp_path / "mine.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(Refused, match="not TOML"):
         recipe.read(tmp_path / "mine.toml")
+
+
+def test_stages_may_be_added_to_a_run_that_is_done_but_not_changed_under_it(tmp_path):
+    read = recipe.read(write(tmp_path, GOOD))
+    first, second = read.stages
+    longer = replace(read, stages=(first, second, replace(second, size=128)))
+    assert longer.digest != read.digest
+    for step in range(1, read.steps + 1):
+        assert longer.digest_to(step) == read.digest_to(step)
+    changed = replace(read, stages=(replace(first, rate=2e-3), second))
+    assert all(changed.digest_to(step) != read.digest_to(step) for step in range(1, read.steps + 1))
+    later = replace(read, stages=(first, replace(second, steps=9)))
+    assert later.digest_to(first.steps) == read.digest_to(first.steps)
+    assert later.digest_to(first.steps + 1) != read.digest_to(first.steps + 1)

@@ -298,3 +298,26 @@ def test_an_image_that_is_no_vector_of_the_space_is_a_bug(
 ) -> None:
     with pytest.raises(ValueError, match=r"image|embedding"):
         searcher.search("", image=bad, image_model=shared.name)
+
+
+def test_a_report_that_is_near_to_every_radiograph_is_ranked_lower(
+    words: WordEncoder, shared: SharedWords, tmp_path: Path
+) -> None:
+    texts = ["film shows chest", "film chest nodule", "film chest effusion", "film chest fracture"]
+    index.build([report(i, t) for i, t in zip(ids_of("train", 4), texts, strict=True)], words, tmp_path, shared=shared)
+    opened = index.open_index(tmp_path)
+    usual = {f"T{n}": shared.image("film shows chest") for n in range(9)}
+    picture = shared.image("film shows chest nodule film")
+    plain = Searcher(opened, words).search("", image=picture, image_model=shared.name, k=4)
+    fair = Searcher(opened, words, ImageVectors(shared.name, usual)).search(
+        "", image=picture, image_model=shared.name, k=4
+    )
+    assert plain.priors[0].report.findings == "film shows chest"
+    assert fair.priors[0].report.findings == "film chest nodule"
+    assert fair.priors[-1].report.findings == "film shows chest"
+    score = {p.report.id: p.score for p in plain.priors}
+    assert {p.report.id: p.score for p in fair.priors} == pytest.approx(score), "the score shown stays the cosine"
+    assert fair.close == plain.close
+    others = ImageVectors("another model", {"T0": np.ones(3, np.float32)})
+    unchanged = Searcher(opened, words, others).search("", image=picture, image_model=shared.name, k=4)
+    assert ids(unchanged) == ids(plain), "radiographs of another model say nothing"
