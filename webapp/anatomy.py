@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from core_models.drafting.evidence import Evidence
 from core_models.foundation.measures import HEART, RIGHT_LUNG, STRUCTURES, measure
-from core_models.foundation.reading import Measured
+from core_models.foundation.reading import Caliper, Measured
 from webapp.store import SegmentRow, SeriesRow, Store, StudyRow
 
 RADIOGRAPHS = frozenset({"CR", "DX", "RG"})
@@ -48,7 +49,19 @@ class StructureCards:
 
         Of two segments of one name the later one counts.
         """
-        out: list[Evidence] = []
+        return tuple(card for card, _, _ in self._all(study, segments))
+
+    def calipers(
+        self, study: StudyRow, segments: tuple[SegmentRow, ...], card: Evidence
+    ) -> tuple[str, tuple[Caliper, ...]]:
+        """(series id, the lengths that a card's number is made of on the masks as they are now); ("", ()) where it is
+        made of none."""
+        for own, series, found in self._all(study, segments):
+            if (own.segment_id, own.statement) == (card.segment_id, card.statement) and found.calipers:
+                return series.id, found.calipers
+        return "", ()
+
+    def _all(self, study: StudyRow, segments: tuple[SegmentRow, ...]) -> Iterator[tuple[Evidence, SeriesRow, Measured]]:
         for series in filter(is_radiograph, study.series):
             drawn = {
                 label: row
@@ -60,8 +73,7 @@ class StructureCards:
             for found in self._measured(series, drawn):
                 if found.key in CARDS:
                     subject, structure = CARDS[found.key]
-                    out.append(_card(series, found, subject, drawn[structure], drawn))
-        return tuple(out)
+                    yield _card(series, found, subject, drawn[structure], drawn), series, found
 
     def _measured(self, series: SeriesRow, drawn: dict[str, SegmentRow]) -> tuple[Measured, ...]:
         if RIGHT_LUNG not in drawn:  # both ratios need it: no mask is read for nothing

@@ -16,6 +16,7 @@ from core_models.drafting.evidence import Evidence, Statement
 from core_models.drafting.statements import rebind, refresh
 from core_models.drafting.verify import check
 from core_models.errors import NotFound, Refused
+from core_models.foundation.reading import Caliper
 from core_models.segmentation.labels import region_of
 from webapp.anatomy import StructureCards, said_of
 from webapp.store import SegmentRow, Store, StudyRow
@@ -93,6 +94,13 @@ class Board:
                     continue
                 self._store.delete_evidence(study_id, gone.id)
             return self._store.evidence(study_id)
+
+    def calipers(self, study_id: str, card_id: str) -> tuple[str, tuple[Caliper, ...]]:
+        """(series id, the lengths a card's number is made of), ("", ()) where it is made of none.  Raises NotFound."""
+        card = next((c for c in self._store.evidence(study_id) if c.id == card_id), None)
+        if card is None:
+            raise NotFound("There is no such card on this study's board.")
+        return self._structures.calipers(self._store.study(study_id), self._store.segments(study_id), card)
 
     def add_finding(self, study_id: str, term: str) -> Evidence:
         """A finding the reader states; the same one twice is one card, and one that a model proposed is accepted.

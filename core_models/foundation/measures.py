@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from core_models.errors import Refused
-from core_models.foundation.reading import Measured
+from core_models.foundation.reading import Caliper, Measured
 from core_models.segmentation.engine import Mask
 
 HEART, RIGHT_LUNG, LEFT_LUNG = "heart", "right lung", "left lung"
@@ -70,7 +70,8 @@ def cardiothoracic_ratio(heart: Mask, right_lung: Mask, left_lung: Mask) -> Meas
         heart, right_lung, left_lung: (1, y, x), none empty.
 
     Returns:
-        `cardiothoracic_ratio`, with the centre of the heart's extent as its point.
+        `cardiothoracic_ratio`, with the centre of the heart's extent as its point and both lengths as calipers: the
+        thorax in its row, the heart's extent at the height of its middle.
     """
     first, last = _extents(heart)
     lungs = [_extents(lung) for lung in (right_lung, left_lung)]
@@ -82,13 +83,23 @@ def cardiothoracic_ratio(heart: Mask, right_lung: Mask, left_lung: Mask) -> Meas
         outer_last[seen] = np.maximum(outer_last, lung_last)[seen]
     both = (lungs[0][1] >= 0) & (lungs[1][1] >= 0)
     # Lungs that share no row are no thorax to measure in one row: then from border to border, wherever they lie.
-    widths = outer_last - outer_first + 1
-    thorax = int(widths[both].max()) if both.any() else int(outer_last.max() - outer_first.min() + 1)
+    if both.any():
+        row = int(np.argmax(np.where(both, outer_last - outer_first, -1)))
+        from_left, to_right = int(outer_first[row]), int(outer_last[row])
+    else:
+        row = int(np.flatnonzero(outer_last >= 0).mean())
+        from_left, to_right = int(outer_first.min()), int(outer_last.max())
+    thorax = to_right - from_left + 1
     seen = last >= 0
     left, right = int(first[seen].min()), int(last[seen].max())
     j = float(np.flatnonzero(seen).mean())
+    calipers = (
+        Caliper("heart", (left, j), (right, j)),
+        Caliper("thorax", (from_left, row), (to_right, row)),
+    )
     value = (right - left + 1) / thorax
-    return Measured("cardiothoracic_ratio", "cardiothoracic ratio", "heart", value, point=((left + right) / 2, j))
+    point = ((left + right) / 2, j)
+    return Measured("cardiothoracic_ratio", "cardiothoracic ratio", "heart", value, point=point, calipers=calipers)
 
 
 def _extents(mask: Mask) -> tuple[np.ndarray, np.ndarray]:

@@ -89,6 +89,19 @@ class Structure:
 
 
 @dataclass(frozen=True)
+class Caliper:
+    """A length that a number was made of: where it was measured, so that a reader can check it.
+
+    Attributes:
+        words: what it is of ("heart"); start, end: (i, j) pixels of the source image, on the outlines' own borders.
+    """
+
+    words: str
+    start: tuple[float, float]
+    end: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Measured:
     """One number from structures.
 
@@ -96,6 +109,7 @@ class Measured:
         key: stable name ("cardiothoracic_ratio", "lung_area_right", "lung_area_left", "lung_area_ratio").
         words: as on a card ("cardiothoracic ratio"); `unit`: "", "cm²" or "mm"; "" is a plain ratio.
         point: (i, j) pixel of the source image that shows it, or None.
+        calipers: the lengths it was made of; none for areas.
     """
 
     key: str
@@ -104,6 +118,7 @@ class Measured:
     value: float
     unit: str = ""
     point: tuple[float, float] | None = None
+    calipers: tuple[Caliper, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,9 @@ def test_the_ratio_of_boxes_is_width_over_width() -> None:
     assert ctr.value == pytest.approx(50 / 100)
     assert ctr.point == ((40 + 89) / 2, (40 + 79) / 2)
     assert (ratio.key, ratio.value, ratio.unit) == ("lung_area_ratio", 1.0, "")
+    heart, thorax = ctr.calipers
+    assert (heart.words, heart.start, heart.end) == ("heart", (40, 59.5), (89, 59.5))
+    assert (thorax.words, thorax.start, thorax.end) == ("thorax", (10, 10), (109, 10))
 
 
 def test_right_and_left_extents_of_the_heart_may_lie_at_different_levels() -> None:
@@ -54,7 +57,9 @@ def test_the_thorax_is_measured_in_the_row_where_it_is_widest_not_from_border_to
     # The right lung reaches farthest out above, the left one below: no single row spans both borders.
     right = mask(box((10, 80), (20, 50)) | box((10, 40), (10, 50)))
     left = mask(box((10, 80), (70, 100)) | box((50, 80), (70, 116)))
-    assert values(CHEST | {"right lung": right, "left lung": left})["cardiothoracic_ratio"] == pytest.approx(50 / 96)
+    (ctr, _) = measure(CHEST | {"right lung": right, "left lung": left}, None)
+    assert ctr.value == pytest.approx(50 / 96)
+    assert (ctr.calipers[1].start, ctr.calipers[1].end) == ((20, 50), (115, 50)), "shown where it was measured"
 
 
 def test_a_mirrored_image_has_the_same_ratio() -> None:

@@ -369,6 +369,14 @@ def test_the_structures_give_live_ratios(room: Room, study: dict[str, Any]) -> N
     assert after["id"] == ratio["id"]
     assert after["value"] == pytest.approx((48 - 19 + 1) / 40)
 
+    shown = room.get(f"/api/studies/{study['id']}/evidence/{ratio['id']}/calipers")
+    assert shown["series"] == study["series"][0]["id"]
+    width = {line["words"]: line["end"][0] - line["start"][0] + 1 for line in shown["lines"]}
+    assert width["heart"] / width["thorax"] == pytest.approx(after["value"]), "the lengths are those of the number"
+    area = cards["right lung: area"]["id"]
+    assert room.get(f"/api/studies/{study['id']}/evidence/{area}/calipers") == {"series": "", "lines": []}
+    assert room.client.get(f"/api/studies/{study['id']}/evidence/E99/calipers").status_code == 404
+
     room.client.delete(f"/api/segments/{heart['id']}")
     assert "heart: cardiothoracic ratio" not in _cards(room, study, "measurement")
 

@@ -59,7 +59,7 @@ def test_a_proposed_finding_has_its_bar_and_its_place_on_the_image(served: Serve
     page.keyboard.press("Enter")
     page.wait_for_function("window.__viewer.state().finding")
     state = page.evaluate("window.__viewer.state()")
-    assert state["finding"] == {"term": "Pleural Effusion", "box": BOX}
+    assert state["finding"] == {"term": "Pleural Effusion", "box": BOX, "lines": []}
     assert state["position"][:2] == pytest.approx([13, 18], abs=1)
     page.wait_for_function(f"({AMBER})() > 50")
     outlined = page.evaluate(AMBER)
@@ -84,6 +84,11 @@ def test_anatomy_by_one_key_with_live_ratios_that_outlive_a_reload(served: Serve
     assert sorted(names) == sorted(PLACES)
     assert page.locator(".rp-structures button[aria-pressed='true']").count() == len(PLACES)
     page.wait_for_selector(".rp-card:has-text('heart: cardiothoracic ratio'):has-text('0.55')")
+    page.click(".rp-card:has-text('cardiothoracic ratio') .rp-text")
+    page.wait_for_function("(window.__viewer.state().finding?.lines || []).length === 2")
+    page.wait_for_function(f"({AMBER})() > 50")
+    page.click(".rp-card:has-text('right to left ratio') .rp-text")
+    page.wait_for_function("window.__viewer.state().finding === null")
     page.reload()
     page.wait_for_function(f"document.querySelectorAll('.rp-segment').length === {len(PLACES)}")
     heart = next(s for s in served.services.store.segments(study) if s.label == "heart")

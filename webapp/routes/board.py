@@ -47,6 +47,13 @@ def remove(study_id: str, card_id: str, request: Request) -> Response:
     return Response(status_code=204)
 
 
+@router.get("/studies/{study_id}/evidence/{card_id}/calipers")
+def calipers(study_id: str, card_id: str, request: Request) -> dict:
+    """The lengths that a card's number is made of, in pixels of one series' image; none for most cards."""
+    series, lines = services_of(request).board.calipers(study_id, card_id)
+    return {"series": series, "lines": [{"words": c.words, "start": c.start, "end": c.end} for c in lines]}
+
+
 @router.post("/studies/{study_id}/priors")
 def find_priors(study_id: str, request: Request) -> dict:
     services = services_of(request)

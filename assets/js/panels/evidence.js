@@ -4,7 +4,7 @@ import { api, emit, on, state } from '/static/js/bus.js';
 import { debounce, fill, h } from './dom.js';
 import { bar, readingLines, show as showFinding } from './findings.js';
 import { guarded, panelReady } from './page.js';
-import { behind, followReading } from './reading.js';
+import { behind, followReading, isRadiograph } from './reading.js';
 
 const LOOKUP_MS = 120;
 const KINDS = { finding: 'Finding', measurement: 'Measurement', clinical: 'Clinical text', prior: 'Prior report', comparison: 'Comparison' };
@@ -55,11 +55,15 @@ export function mount(element) {
     cards = answer;
     draw();
     emit('evidence:shown', { cards });
+    const shown = cards.find((card) => card.id === measured);
+    if (shown) showCalipers(shown);
+    else if (measured) showFinding(null);
   });
   const soon = debounce(refresh, 30);
 
   on('study:open', (study) => {
     cards = [];
+    measured = '';
     opened.clear();
     note.hidden = true;
     const frozen = study.state === 'signed';
@@ -69,6 +73,7 @@ export function mount(element) {
   });
   on('study:closed', () => {
     cards = [];
+    measured = '';
     draw();
   });
   on('report:state', ({ state: now }) => {
@@ -77,6 +82,15 @@ export function mount(element) {
   });
   on('evidence:changed', () => soon());
   on('reading:changed', () => draw()); // a card's threshold comes with the reading
+
+  let measured = ''; // the card whose calipers are shown
+  /** Where a card's number was measured, on the masks as they are now. */
+  const showCalipers = guarded(async (card) => {
+    measured = card.id;
+    const found = await api('GET', `${at(card.id)}/calipers`);
+    if (measured !== card.id || !found.lines.length) return;
+    emit('finding:show', { series: found.series, term: card.statement, box: null, heat: null, lines: found.lines });
+  });
 
   const at = (id) => `/api/studies/${encodeURIComponent(state.study.id)}/evidence/${encodeURIComponent(id)}`;
   const decide = guarded(async (card, status) => {
@@ -107,7 +121,9 @@ export function mount(element) {
       emit('cards:highlight', { ids: [card.id] });
       emit('statements:of', { card: card.id });
       showFinding(found, card.location);
+      measured = '';
       if (found) return;
+      if (card.kind === 'measurement' && isRadiograph(state.series)) showCalipers(card);
       if (card.location) emit('viewer:goto', { lps: card.location, segment: card.segment_id });
       else if (card.segment_id) emit('segment:select', { id: card.segment_id });
     };

@@ -84,7 +84,7 @@ export class Viewer {
     this.active = null;
     this.hover = null;
     this.ruler = null;
-    this.finding = null; // {series, term, box, heatCanvas} that the board points at
+    this.finding = null; // {series, term, box, heatCanvas, lines} that the board points at
     this.problem = '';
     this.ready = Promise.resolve();
   }
@@ -553,7 +553,7 @@ export class Viewer {
     const header = this.header && { dims: this.header.dims, stride: this.header.stride, unit: this.header.unit };
     return {
       series: this.series?.id ?? null, header, position, window: levels, layout, tool, positive, inverted, active,
-      crosshair, opacity, problem, heat: this.heatShown, finding: this.finding && { term: this.finding.term, box: this.finding.box },
+      crosshair, opacity, problem, heat: this.heatShown, finding: this.finding && { term: this.finding.term, box: this.finding.box, lines: this.finding.lines ?? [] },
       ready: this.loadedPart() >= 1 && Boolean(this.stored), segments: this.masks.rows.map((row) => row.id),
     };
   }
