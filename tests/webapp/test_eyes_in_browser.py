@@ -167,6 +167,11 @@ def test_the_evaluation_page_draws_what_was_measured_or_says_that_nothing_was(
                     "subgroups": {"sex": {"F": {"n": 80, "macro_auroc": 0.8, "ci": [0.75, 0.85]}}},
                 },
                 "anatomy": {"dice": {"heart": 0.93}, "dice_ci": {"heart": [0.92, 0.94]}, "cases": 123},
+                "gate": {
+                    "questions": {"chest": {"yes": 14, "no": 3, "auroc": 0.987, "sensitivity": 0.9}},
+                    "plain_frontal": 40,
+                    "plain_frontal_let_through": 0.975,
+                },
                 "retrieval": {"image_to_text": recall, "pool": 400, "baselines": {"chance": {"image_to_text": recall}}},
             }
         )
@@ -174,7 +179,18 @@ def test_the_evaluation_page_draws_what_was_measured_or_says_that_nothing_was(
     page.click("text=Evaluation")
     page.wait_for_selector(".rp-mark.findings table")
     text = page.inner_text(".rp-evaluation")
-    for words in ("0.812", "0.78 – 0.90", "within PA", "170 patients", "sex F", "0.930", "among 400", "chance"):
+    for words in (
+        "0.812",
+        "0.78 – 0.90",
+        "within PA",
+        "170 patients",
+        "sex F",
+        "0.930",
+        "among 400",
+        "chance",
+        "0.987",
+        "97.5 %",
+    ):
         assert words in text, words
     assert page.locator(".rp-mark.calibration svg circle").count() == 2
     assert page.locator(".rp-mark.findings tbody svg circle").count() == 1, "what was not measured has no dot"

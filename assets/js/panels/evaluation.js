@@ -35,7 +35,7 @@ export function mount(element) {
     fill(body, h('p.rp-dim', {}, 'Loading …'));
     const found = await api('GET', '/api/evaluation');
     if (found.missing) fill(body, h('p.rp-none', {}, found.missing));
-    else fill(body, findings(found.findings), calibration(found.findings), subgroups(found.findings), anatomy(found.anatomy), retrieval(found.retrieval));
+    else fill(body, findings(found.findings), calibration(found.findings), subgroups(found.findings), anatomy(found.anatomy), gate(found.gate), retrieval(found.retrieval));
   });
   function hide() {
     if (page.hidden) return;
@@ -128,6 +128,20 @@ function anatomy(a) {
     'Anatomy',
     `Dice overlap with drawings by hand, ${a.cases ?? '–'} images.${error}`,
     table(['Structure', 'Dice', '95 %', '', 'mean mask'], rows, 'Anatomy'),
+  );
+}
+
+function gate(g) {
+  if (!g?.questions) return absent('gate', 'Quality gate');
+  const rows = entries(g.questions).map(([name, m]) => [
+    `is it ${name}?`, known(m.yes) ? `${m.yes} / ${m.no}` : '–', show(m.auroc, 3), show(m.sensitivity, 3), show(m.specificity, 3),
+  ]);
+  const through = known(g.plain_frontal_let_through) ? ` Of ${g.plain_frontal} plain frontal radiographs ${show(g.plain_frontal_let_through * 100, 1)} % were let through.` : '';
+  return section(
+    'gate',
+    'Quality gate',
+    `${g.pictures ?? '–'} pictures, a third each as they are, inverted and turned.${through}`,
+    table(['Question', 'yes / no', 'AUROC', 'sensitivity', 'specificity'], rows, 'Quality gate'),
   );
 }
 
