@@ -19,11 +19,12 @@ GROUPS = {"lungs": (0, 1), "heart": (2,), "clavicles": (3, 4)}
 
 @torch.inference_mode()
 def probabilities(model: FoundationModel, images: torch.Tensor, out_size: int) -> torch.Tensor:
-    """(n, 1, s, s) in -1..1 → (n, 5, out_size, out_size) float32 probabilities."""
-    with torch.autocast("cpu", torch.bfloat16):
-        pyramid = model.encoder(images).pyramid
+    """(n, 1, s, s) in -1..1 → (n, 5, out_size, out_size) float32 probabilities, on the CPU."""
+    device = model.encoder.device
+    with torch.autocast(device.type, torch.bfloat16):
+        pyramid = model.encoder(images.to(device)).pyramid
         logits = model.tasks["segmentation"](pyramid, (out_size, out_size))
-    return logits.sigmoid()
+    return logits.sigmoid().cpu()
 
 
 def plausible(masks: np.ndarray) -> bool:

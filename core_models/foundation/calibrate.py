@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from core_models.foundation.augment import Strength, tone, warp, warp_grid
 from core_models.foundation.data import Pool
 from core_models.foundation.images import normalised
-from core_models.foundation.judge import VALIDATED, pooled
+from core_models.foundation.judge import VALIDATED, contexts, pooled
 from core_models.foundation.labels import GATE, NAMES
 from core_models.foundation.model import FoundationModel
 from core_models.foundation.weights import Calibration, LabelCalibration
@@ -25,16 +25,21 @@ PULL = 2.0
 
 
 def calibrate(model: FoundationModel, pools: dict[str, Pool], size: int, anatomy_size: int) -> Calibration:
-    """Fit on NIH's validation patients, and the gate's thresholds on validation pictures as they are and altered."""
+    """Fit on NIH's validation patients, and the gate's thresholds on validation pictures as they are and altered.
+
+    Args:
+        pools: loaded at the anatomy's size, so that the pictures are those that a reading makes.
+    """
     pool = pools["nih-cxr14-1000"]
     rows = pool.rows("validation")
-    with torch.inference_mode():
-        logits = model.tasks["findings"](pooled(model, pool, rows, size))
+    with torch.inference_mode():  # every picture without and with its view, age and sex: the page may have either
+        vectors = [pooled(model, pool, rows, size, context) for context in contexts(pool, rows)]
+        logits = model.tasks["findings"](torch.cat(vectors))
     logits = logits.clone()  # out of inference mode, for the fit's gradients
     learnt = pool.findings[pool.rows("train")].sum(0)
     labels = {}
     for i, name in enumerate(NAMES):
-        truth = torch.from_numpy(pool.findings[rows, i])
+        truth = torch.from_numpy(np.tile(pool.findings[rows, i], len(vectors)))
         known = name in VALIDATED
         temperature, shift = fit(logits[:, i], truth) if known else (1.0, 0.0)
         p = torch.sigmoid(logits[:, i] / temperature + shift).numpy()

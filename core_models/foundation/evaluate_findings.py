@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,8 @@ def score(
             "sensitivity": float(present[positive].mean()) if positive.any() else float("nan"),
             "specificity": float((~present[~positive]).mean()) if (~positive).any() else float("nan"),
         }
-    view_score = np.repeat((view == "AP").astype(float)[:, None], len(VALIDATED), 1)
+    learnt = pool.rows("train")
+    view_score = _by_view([pool.columns["view"][r] for r in learnt], pool.findings[learnt], view)
     return {
         "macro_auroc": _macro(truth, p),
         "macro_auroc_ci": bootstrap(patients, lambda r: _macro(truth[r], p[r]), REPEATS),
@@ -109,6 +110,14 @@ def score(
 def _context(pool: Pool, row: int) -> Context:
     age = pool.columns["age"][row]
     return Context(pool.columns["view"][row], float(age) if age else None, pool.columns["sex"][row])
+
+
+def _by_view(learnt: Sequence[str], findings: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """(n, validated labels): how often the training side has each label in the view of each asked image."""
+    views = np.array(learnt)
+    columns = [NAMES.index(name) for name in VALIDATED]
+    rates = {v: findings[views == v][:, columns].mean(0) for v in np.unique(views)}
+    return np.stack([rates.get(v, findings[:, columns].mean(0)) for v in asked])
 
 
 def _macro(truth: np.ndarray, p: np.ndarray) -> float:

@@ -15,14 +15,13 @@ from core_models.foundation.labels import GATE
 from core_models.foundation.metrics import auroc
 
 Progress = Callable[[int, int, str], None]
-STORE = 384
 PER_POOL = 120
 
 
 def run(root: Path, folder: Path, say: Progress, limit: int = 0) -> dict[str, Any]:
     """Ask the gate's four questions of up to 120 test pictures of each source, each in three states."""
     model, calibration = weights.load(folder), weights.load_calibration(folder)
-    pools = load(tuple(SOURCES), root, STORE, say)
+    pools = load(tuple(SOURCES), root, calibration.anatomy_size, say)
     images, truth = gate_pictures(pools, calibration.size, "test", limit or PER_POOL)
     p = gate_answers(model, images)
     questions = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from core_models.foundation import weights
 from core_models.foundation.data import Pool, load
-from core_models.foundation.hubs import popularity
+from core_models.foundation.hubs import SHARPNESS, popularity
 from core_models.foundation.judge import pooled
 from core_models.foundation.metrics import bootstrap, recall_at
 from core_models.foundation.model import FoundationModel, new_encoder
@@ -20,21 +20,22 @@ from core_models.foundation.text import frozen_similarity_vectors
 Progress = Callable[[int, int, str], None]
 RANKS = (1, 5, 10)
 SOURCE, NOTES = "rocov2-cxr", "covid-chestxray"
-STORE = 384
 SHARPNESSES = (5.0, 10.0, 20.0, 40.0)
 
 
 def run(root: Path, folder: Path, say: Progress, limit: int = 0) -> dict[str, Any]:
     """Embed the test side's images and captions and rank each against all of the other kind."""
-    model, size = weights.load(folder, text=True), weights.load_calibration(folder).size
-    pools = load([SOURCE, "nih-cxr14-1000", "jsrt", NOTES], root, STORE, say)
+    model, calibration = weights.load(folder, text=True), weights.load_calibration(folder)
+    size = calibration.size
+    # By way of the anatomy's size, as a reading makes its pictures.
+    pools = load([SOURCE, "nih-cxr14-1000", "jsrt", NOTES], root, calibration.anatomy_size, say)
     pool = pools[SOURCE]
     test = _distinct(pool, pool.rows("test"))[: limit or None]
     say(1, 4, "images and captions")
     images, texts = _images(model, pool, test, size), _texts(model, pool, test)
     say(2, 4, "baselines")
     out = figures((images @ texts.T).numpy()) | {
-        "hubs_taken_off": _hubs_taken_off(model, pool, images, texts, size),
+        "hubs_taken_off": _hubs_taken_off(model, pool, images, texts, folder, size),
         "pool": len(test),
         "baselines": _baselines(pool, test) | {"chance": {f"recall@{k}": k / len(test) for k in RANKS}},
         "data": "rocov2-cxr, a tenth of the pairs by hash, near twins of other sides left out, captions distinct",
@@ -45,9 +46,10 @@ def run(root: Path, folder: Path, say: Progress, limit: int = 0) -> dict[str, An
     return out
 
 
-def figures(similarity: np.ndarray) -> dict[str, Any]:
-    """Recall with 95 % intervals of (n, n) similarities whose partners are on the diagonal."""
-    keys = [str(i) for i in range(len(similarity))]
+def figures(similarity: np.ndarray, patients: Sequence[str] = ()) -> dict[str, Any]:
+    """Recall of (n, n) similarities whose partners are on the diagonal, with 95 % intervals over patients where known,
+    else over pairs."""
+    keys = list(patients) or [str(i) for i in range(len(similarity))]
     out: dict[str, Any] = {}
     for name, matrix in (("image_to_text", similarity), ("text_to_image", similarity.T)):
         own = np.diag(matrix)[:, None]
@@ -73,7 +75,10 @@ def notes(model: FoundationModel, pool: Pool, size: int) -> dict[str, Any]:
     with torch.inference_mode():
         vectors = torch.cat([texts(texts.tokens(list(seen)[i : i + 32])) for i in range(0, len(seen), 32)])
     similarity = (_images(model, pool, chosen, size) @ vectors.T).numpy()
-    return figures(similarity) | {"pool": len(chosen), "chance": {f"recall@{k}": k / len(chosen) for k in RANKS}}
+    return figures(similarity, [pool.keys[r] for r in chosen]) | {
+        "pool": len(chosen),
+        "chance": {f"recall@{k}": k / len(chosen) for k in RANKS},
+    }
 
 
 def _distinct(pool: Pool, rows: np.ndarray) -> np.ndarray:
@@ -85,26 +90,22 @@ def _distinct(pool: Pool, rows: np.ndarray) -> np.ndarray:
 
 
 def _hubs_taken_off(
-    model: FoundationModel, pool: Pool, images: torch.Tensor, texts: torch.Tensor, size: int
+    model: FoundationModel, pool: Pool, images: torch.Tensor, texts: torch.Tensor, folder: Path, size: int
 ) -> dict[str, Any]:
-    """The same when what is near to every query is ranked lower (see `hubs`); how sharply is chosen on validation.
+    """Image → text as the page searches: what is near to every reference radiograph is ranked lower (see `hubs`).
 
-    The queries that popularity is taken from are the training side's: images for texts, captions for images.
+    `validation` has recall@10 there without the correction ("0") and by sharpness: what `hubs.SHARPNESS` was chosen by.
     """
-    train, held = pool.rows("train"), pool.rows("validation")
-    askers = _images(model, pool, train, size).numpy(), _texts(model, pool, train).numpy()
-    own = _images(model, pool, held, size).numpy(), _texts(model, pool, held).numpy()
-    tried = {s: recall_at(_without_hubs(*own, *askers, s), (10,))[10] for s in SHARPNESSES}
-    sharpness = max(tried, key=tried.__getitem__)
-    tested = _without_hubs(images.numpy(), texts.numpy(), *askers, sharpness)
-    return figures(tested) | {"sharpness": sharpness, "validation": {str(s): value for s, value in tried.items()}}
-
-
-def _without_hubs(
-    images: np.ndarray, texts: np.ndarray, known: np.ndarray, captions: np.ndarray, sharpness: float
-) -> np.ndarray:
-    """(n, m) likeness.  Of an image's own popularity its ranking of texts knows nothing, and the other way round."""
-    return images @ texts.T - popularity(texts, known, sharpness) - popularity(images, captions, sharpness)[:, None]
+    known = weights.load_reference(folder).numpy()
+    held = pool.rows("validation")
+    own, other = _images(model, pool, held, size).numpy(), _texts(model, pool, held).numpy()
+    tried = {"0": recall_at(own @ other.T, (10,))[10]}
+    tried |= {f"{s:g}": recall_at(own @ other.T - popularity(other, known, s), (10,))[10] for s in SHARPNESSES}
+    tested = figures((images @ texts.T).numpy() - popularity(texts.numpy(), known))
+    return {name: tested[name] for name in ("image_to_text", "image_to_text_ci")} | {
+        "sharpness": SHARPNESS,
+        "validation": tried,
+    }
 
 
 @torch.inference_mode()

@@ -213,7 +213,7 @@ def load(folder: Path = FOLDER) -> tuple[Fusion, dict[str, object]]:
     """
     if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
         raise ModelMissing(
-            f"There is no fusion model in {folder.name!r}: train one with `python app.py train encoder`."
+            f"There is no fusion model in {folder.name!r}: train one with `python app.py evaluate fusion --record`."
         )
     try:
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -101,8 +101,11 @@ class Cases:
 
 
 def truth_of(finding: str) -> float | None:
-    """1 for COVID-19, 0 for another named pneumonia, None for what belongs to neither class."""
-    if finding in ("", "todo", "No Finding"):
+    """1 for COVID-19, 0 for another named pneumonia, None for what belongs to neither class.
+
+    ARDS alone is a syndrome that either may lead to.
+    """
+    if finding in ("", "todo", "No Finding", "ARDS"):
         return None
     return float("COVID-19" in finding)
 

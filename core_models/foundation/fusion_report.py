@@ -39,9 +39,16 @@ def _verdict(result: Result) -> str:
     kept = result["kept_share"]["with_dropout"]
     rest = "; ".join(f"without {name} {_share(value)}" for name, value in kept.items())
     met = "**is met**" if result["keeps_two_thirds"] else "**is missed**"
+    words = result["leaks"]["bag_of_words"]
+    lazy = ""
+    if words and words["auroc"] > result["all"]["auroc"]:
+        lazy = (
+            f" A bag of words of the masked notes alone reaches {words['auroc']:.2f}, more than fusion: what the notes "
+            "still give away (see Shortcuts) weighs more than what the other inputs add."
+        )
     return (
         f"Fusion is {gain:+.3f} above its best single input, {best} ({low:+.2f} to {high:+.2f}{sure}). "
-        f"The aim that two thirds of the gain are left when any one input is missing {met}: {rest}."
+        f"The aim that two thirds of the gain are left when any one input is missing {met}: {rest}.{lazy}"
     )
 
 

@@ -18,16 +18,33 @@ VALIDATED = ("Pneumonia", "Infiltration", "Atelectasis", "Edema", "Effusion", "C
 
 @torch.inference_mode()
 def pooled(
-    model: FoundationModel, pool: Pool, rows: np.ndarray, size: int, context: bool = False, batch: int = 32
+    model: FoundationModel,
+    pool: Pool,
+    rows: np.ndarray,
+    size: int,
+    context: np.ndarray | None = None,
+    batch: int = 32,
 ) -> torch.Tensor:
-    """(n, hidden) float32 pooled vectors of some rows."""
+    """(n, hidden) float32 pooled vectors of some rows, on the CPU.
+
+    Args:
+        context: (n, 6) of these rows, zeros where nothing is known, as the findings head is given it; None leaves the
+            mean of the map alone, as the shared space is made of.
+    """
+    device = model.encoder.device
     parts = []
     for start in range(0, len(rows), batch):
         chosen = rows[start : start + batch]
-        known = torch.from_numpy(pool.context[chosen]) if context else None
-        with torch.autocast("cpu", torch.bfloat16):
-            parts.append(model.encoder(plain(pool, chosen, size), context=known).pooler_output.float())
+        known = None if context is None else torch.from_numpy(context[start : start + batch]).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            out = model.encoder(plain(pool, chosen, size).to(device), context=known)
+        parts.append(out.pooler_output.float().cpu())
     return torch.cat(parts) if parts else torch.zeros(0, model.encoder.config.hidden_size)
+
+
+def contexts(pool: Pool, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What may be known beside the pictures of some rows, each (n, 6): nothing; view, age and sex."""
+    return np.zeros_like(pool.context[rows]), pool.context[rows]
 
 
 @torch.inference_mode()
@@ -37,7 +54,9 @@ def validate(model: FoundationModel, pools: dict[str, Pool], size: int, side: st
     if "findings" in model.tasks and "nih-cxr14-1000" in pools:
         pool = pools["nih-cxr14-1000"]
         rows = pool.rows(side)
-        logits = model.tasks["findings"](pooled(model, pool, rows, size)).detach().numpy()
+        vectors = pooled(model, pool, rows, size, np.zeros_like(pool.context[rows]))
+        head = model.tasks["findings"]
+        logits = head(vectors.to(head.linear.weight.device)).cpu().numpy()
         each = [auroc(pool.findings[rows, NAMES.index(n)], logits[:, NAMES.index(n)]) for n in VALIDATED]
         out["auroc"] = float(np.nanmean(each))
     if "segmentation" in model.tasks and "jsrt" in pools and (rows := pools["jsrt"].rows(side)).size:
@@ -50,8 +69,10 @@ def validate(model: FoundationModel, pools: dict[str, Pool], size: int, side: st
     if "contrastive" in model.tasks and "rocov2-cxr" in pools:
         pool, head = pools["rocov2-cxr"], model.tasks["contrastive"]
         rows = pool.rows(side)
-        images = head.image(pooled(model, pool, rows, size))
+        device = model.encoder.device
+        images = head.image(pooled(model, pool, rows, size).to(device))
         parts = [[pool.captions[r] for r in rows[i : i + 64]] for i in range(0, len(rows), 64)]
-        texts = torch.cat([head.text(head.text.tokens(part)) for part in parts])
-        out["recall@10"] = recall_at((images @ texts.T).numpy(), (10,))[10]
+        tokens = [{k: v.to(device) for k, v in head.text.tokens(part).items()} for part in parts]
+        texts = torch.cat([head.text(one) for one in tokens])
+        out["recall@10"] = recall_at((images @ texts.T).cpu().numpy(), (10,))[10]
     return out

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from core_models.foundation.augment import Strength, tone, warp, warp_grid
 from core_models.foundation.data import Pool
 from core_models.foundation.images import normalised
-from core_models.foundation.judge import VALIDATED, pooled
+from core_models.foundation.judge import VALIDATED, contexts, pooled
 from core_models.foundation.labels import NAMES
 from core_models.foundation.metrics import auroc
 from core_models.foundation.model import FoundationModel
@@ -36,22 +36,29 @@ class Refit:
 
 
 def refit_findings(model: FoundationModel, pools: dict[str, Pool], size: int, seed: int = 0) -> Refit:
-    """Fit, compare on NIH's validation patients, and put the better head into the model."""
+    """Fit, compare on NIH's validation patients, and put the better head into the model.
+
+    Half of the draws, and one of two comparisons, know view, age and sex: the page may have them or not.
+
+    Args:
+        pools: loaded at the anatomy's size, so that the pictures are those that a reading makes.
+    """
     pool, head = pools[SOURCE], model.tasks["findings"]
     rows = pool.rows("train")
-    features = torch.cat([_features(model, pool, rows, size, seed + draw) for draw in range(DRAWS)])
+    known = contexts(pool, rows)
+    features = torch.cat([_features(model, pool, rows, size, seed + d, known[d % len(known)]) for d in range(DRAWS)])
     targets = torch.from_numpy(np.tile(pool.findings[rows], (DRAWS, 1)))
     held = pool.rows("validation")
     with torch.inference_mode():
-        asked = pooled(model, pool, held, size)
-        before = macro(pool, held, head(asked).numpy())
+        asked = [pooled(model, pool, held, size, context) for context in contexts(pool, held)]
+        before = float(np.mean([macro(pool, held, head(one).numpy()) for one in asked]))
     mean, spread = features.mean(0), features.std(0) + 1e-4
     best, tried, kept = before, {}, "trained"
     for pull in PULLS:
         weight, bias = fit((features - mean) / spread, targets, pull)
         weight = weight / spread[:, None]
         bias = bias - mean @ weight
-        tried[pull] = macro(pool, held, (asked.clone() @ weight + bias).numpy())
+        tried[pull] = float(np.mean([macro(pool, held, (one.clone() @ weight + bias).numpy()) for one in asked]))
         if tried[pull] > best:
             best, kept = tried[pull], str(pull)
             chosen = (weight.T.contiguous(), bias)
@@ -86,13 +93,18 @@ def macro(pool: Pool, rows: np.ndarray, logits: np.ndarray) -> float:
 
 
 @torch.inference_mode()
-def _features(model: FoundationModel, pool: Pool, rows: np.ndarray, size: int, seed: int) -> torch.Tensor:
-    """(n, hidden) pooled vectors of gently augmented pictures."""
+def _features(
+    model: FoundationModel, pool: Pool, rows: np.ndarray, size: int, seed: int, context: np.ndarray
+) -> torch.Tensor:
+    """(n, hidden) pooled vectors of gently augmented pictures with what is known beside them, (n, 6)."""
+    device = model.encoder.device
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for start in range(0, len(rows), 32):
         images = torch.from_numpy(pool.images[rows[start : start + 32]]).float()[:, None] / 255
         pictures = tone(warp(images, warp_grid(len(images), size, HOW, generator)), HOW, generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            parts.append(model.encoder(normalised(pictures)).pooler_output.float())
+        known = torch.from_numpy(context[start : start + 32]).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            out = model.encoder(normalised(pictures).to(device), context=known)
+        parts.append(out.pooler_output.float().cpu())
     return torch.cat(parts).clone()

@@ -75,7 +75,9 @@ def train(
     lacking = [name for name in recipe.tasks if name not in model.tasks]
     if lacking:
         raise Refused(f"The recipe trains the task {lacking[0]!r}, which the model lacks: add it with `add_task`.")
-    model.encoder.freeze(recipe.freeze)
+    # Whatever any stage trains has its place in the optimiser; what a stage freezes has no gradient there.
+    model.encoder.freeze(min(recipe.freeze if s.freeze is None else s.freeze for s in recipe.stages))
+    model.to(accelerator.device)
     average = {k: v.detach().clone().float() for k, v in model.trained().items() if v.is_floating_point()}
     optimiser = torch.optim.AdamW(_groups(model, recipe), betas=(0.9, 0.98))
     begun, seconds, judged, recent, random = 0, 0.0, [], {}, None
@@ -100,7 +102,7 @@ def train(
             recipe.seed,
             text.tokens if text is not None else None,
             like,
-            _pseudo(model, average, pools, stage, log, folder),
+            _pseudo(model, average, pools, stage, log, folder, begun <= first),
             accelerator.process_index,
             accelerator.num_processes,
         )
@@ -115,6 +117,10 @@ def train(
                 losses = wrapped(batch)
                 if stage.tasks:
                     losses = {name: loss for name, loss in losses.items() if name in stage.tasks}
+                if not losses:
+                    raise Refused(
+                        f"Nothing can be learnt at step {number}: no source of the stage has labels for its tasks."
+                    )
                 total = sum(recipe.tasks[name] * loss for name, loss in losses.items())
                 if not torch.isfinite(torch.as_tensor(total)):
                     words = _words({name: loss.item() for name, loss in losses.items()})
@@ -142,6 +148,7 @@ def train(
                 if judge is not None and (done % judge_every == 0 or done == recipe.steps):
                     figures = judge(averaged(model, average), done)  # after the checkpoint: it may fail, steps are dear
                     judged.append({"step": done, **figures})
+                    _note(folder, judged)
                     log(f"validation at {done}: {_words(figures)}")
                 if stop:
                     return model, {"steps": done, "stopped": True}
@@ -216,21 +223,27 @@ def _pseudo(
     stage: Stage,
     log: Log,
     folder: Path,
+    anew: bool,
 ) -> dict[str, torch.Tensor]:
     """Masks for pictures that have none, by the averaged model as it is at the stage's start.
 
-    They are kept beside the checkpoint, so that a resumed run has the same.  A picture whose masks look like no chest
-    is given none (all zeros).
+    They are kept beside the checkpoint, so that a run resumed within the stage has the same.  A picture whose masks
+    look like no chest is given none (all zeros).
+
+    Args:
+        anew: the stage begins now: masks of an earlier stage or run do not count.
     """
     out = {}
     for name in stage.pseudo:
         file = folder / f"pseudo-{name}-{stage.size}.safetensors"
-        if not file.is_file():
+        if anew or not file.is_file():
             from core_models.foundation.anatomy import pseudo_masks
 
             log(f"masks for {name}")
             folder.mkdir(parents=True, exist_ok=True)
-            save_file({"masks": pseudo_masks(averaged(model, average), pools[name], stage.size)}, file)
+            masks = pseudo_masks(averaged(model, average), pools[name], stage.size)
+            save_file({"masks": masks}, file.with_suffix(".new"))
+            os.replace(file.with_suffix(".new"), file)  # whole, or not there
         out[name] = load_file(file)["masks"]
     return out
 
@@ -272,6 +285,14 @@ def _store(
         if other.name != state["checkpoint"]:
             shutil.rmtree(other, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _note(folder: Path, judged: list[dict[str, float]]) -> None:
+    """Put judgements into the state that stands: they come after the checkpoint that they judge."""
+    if (folder / STATE).is_file():
+        state = json.loads((folder / STATE).read_text(encoding="utf-8")) | {"judged": judged}
+        (folder / "state.new").write_text(json.dumps(state), encoding="utf-8")
+        os.replace(folder / "state.new", folder / STATE)
 
 
 def _restore(

@@ -233,7 +233,9 @@ def load_expert(encoder: RadiographEncoder, name: str, folder: Path = FOLDER) ->
     """
     path = folder / f"{name}.safetensors"
     if not path.is_file():
-        raise ModelMissing(f"The expert for {name.upper()} is not here: train it with `python app.py train experts`.")
+        raise ModelMissing(
+            f"The expert for {name.upper()} is not here: train it with `python app.py evaluate experts --record`."
+        )
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}

@@ -11,6 +11,7 @@ import pytest
 from core_models.errors import Refused
 from core_models.foundation import commands, evaluate_findings, evaluate_retrieval, experiments
 from core_models.foundation.judge import VALIDATED
+from core_models.foundation.labels import NAMES
 
 GATE_RESULT = {
     "data": "d",
@@ -35,6 +36,11 @@ class _Pool:
         "sex": tuple("F" if i < 20 else "M" for i in range(40)),
         "age": tuple(str(20 + i) for i in range(40)),
     }
+    findings = np.zeros((40, len(NAMES)), np.float32)
+
+    def rows(self, side: str) -> np.ndarray:
+        assert side == "train", "the lazy baseline learns from the training side alone"
+        return np.arange(40)
 
 
 def _scored(p: np.ndarray, truth: np.ndarray) -> dict:
@@ -62,7 +68,16 @@ def test_a_model_that_knows_the_view_alone_is_nothing_within_a_view() -> None:
     result = _scored(shortcut, truth)
     assert result["macro_auroc"] > 0.85
     assert result["macro_auroc_within"] == {"AP": 0.5, "PA": 0.5}
-    assert result["baselines"]["view_alone"] == result["macro_auroc"]
+
+
+@pytest.mark.parametrize("sick", ["AP", "PA"])
+def test_the_lazy_baseline_learns_which_view_goes_with_a_label(sick: str) -> None:
+    of_view = np.array([v == sick for v in _Pool.columns["view"]], float)
+    pool = _Pool()
+    pool.findings = np.repeat(of_view[:, None], len(NAMES), 1).astype(np.float32)
+    truth = np.repeat(of_view[:, None], len(VALIDATED), 1)
+    result = evaluate_findings.score(pool, np.arange(40), truth, truth, dict.fromkeys(VALIDATED, 0.5))
+    assert result["baselines"]["view_alone"] == 1.0
 
 
 def test_retrieval_is_perfect_on_a_diagonal_and_chance_on_noise() -> None:
@@ -93,3 +108,29 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="does not exist"):
         commands.train_encoder(tmp_path / "nothing", tmp_path / "out", tmp_path / "work", log=lambda _: None)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_ships_is_what_the_commands_recorded(tmp_path: Path) -> None:
+    """The page and the card are made again from the recorded figures and come out as they stand."""
+    kept = json.loads((commands.FOLDER / commands.RECORD).read_text(encoding="utf-8"))
+    assert set(kept) == set(commands.EVALUATIONS)
+    experiments.write(kept, tmp_path)
+    assert (tmp_path / "experiments.md").read_text() == (commands.DOCS / "experiments.md").read_text()
+    card = tmp_path / "README.md"
+    card.write_text((commands.FOLDER / "README.md").read_text())
+    experiments.fill_card(kept, card)
+    assert card.read_text() == (commands.FOLDER / "README.md").read_text()
+
+
+def test_figures_of_a_part_of_the_cases_are_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="not kept"):
+        commands.evaluate("gate", tmp_path, tmp_path, lambda *_: None, limit=3, keep=True)
+    with pytest.raises(Refused, match="all cases"):
+        commands.evaluate("fusion", tmp_path, tmp_path, lambda *_: None, limit=3)
+
+
+def test_intervals_of_retrieval_are_over_patients_where_they_are_known() -> None:
+    noise = np.random.default_rng(0).random((60, 60))
+    by_pair = evaluate_retrieval.figures(noise)["image_to_text_ci"]["recall@10"]
+    by_patient = evaluate_retrieval.figures(noise, [f"p{i // 20}" for i in range(60)])["image_to_text_ci"]["recall@10"]
+    assert by_pair != by_patient

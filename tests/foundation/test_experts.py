@@ -191,7 +191,7 @@ def test_an_expert_of_another_trunk_missing_or_damaged_is_refused(kept, tmp_path
     folder, _ = kept
     with pytest.raises(Refused, match="another encoder"):
         load_expert(trunk(seed=1), "mr", folder)
-    with pytest.raises(ModelMissing, match="train experts"):
+    with pytest.raises(ModelMissing, match="evaluate experts"):
         load_expert(trunk(), "ct", folder)
     whole = (folder / "mr.safetensors").read_bytes()
     for cut in (10, len(whole) - 9):

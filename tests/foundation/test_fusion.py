@@ -168,7 +168,7 @@ def test_what_cannot_be_predicted_from_is_refused(saved: Path, given: dict, word
 
 
 def test_hostile_files_are_refused(saved: Path) -> None:
-    with pytest.raises(ModelMissing, match="train encoder"):
+    with pytest.raises(ModelMissing, match="evaluate fusion"):
         load(saved.parent / "nowhere")
     weights, config = saved / "model.safetensors", saved / "config.json"
     good, plain = weights.read_bytes(), config.read_text()

@@ -49,8 +49,9 @@ def test_only_labels_with_enough_positives_are_shown() -> None:
 
 @pytest.fixture(scope="module")
 def pools() -> dict[str, data.Pool]:
-    """Every source of the recipe at a small size: enough to see twins."""
-    return data.load(tuple(dict.fromkeys((*recipe.read().sources, "acdc"))), DATA, 64)
+    """Every source of the recipe at the size it was trained from: twins are found on those pictures."""
+    shipped = recipe.read()
+    return data.load(tuple(dict.fromkeys((*shipped.sources, "acdc"))), DATA, shipped.store_size)
 
 
 @needs_data
