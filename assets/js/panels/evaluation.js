@@ -35,7 +35,14 @@ export function mount(element) {
     fill(body, h('p.rp-dim', {}, 'Loading …'));
     const found = await api('GET', '/api/evaluation');
     if (found.missing) fill(body, h('p.rp-none', {}, found.missing));
-    else fill(body, findings(found.findings), calibration(found.findings), subgroups(found.findings), anatomy(found.anatomy), gate(found.gate), retrieval(found.retrieval));
+    else {
+      const column = (...sections) => h('div.rp-column', {}, sections);
+      fill(
+        body,
+        column(findings(found.findings), calibration(found.findings), gate(found.gate)),
+        column(subgroups(found.findings), anatomy(found.anatomy), retrieval(found.retrieval)),
+      );
+    }
   });
   function hide() {
     if (page.hidden) return;
