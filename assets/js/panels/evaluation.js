@@ -147,7 +147,7 @@ function gate(g) {
   return section(
     'gate',
     'Quality gate',
-    `${g.pictures ?? '–'} pictures, a third each as they are, inverted and turned.${through}`,
+    `${g.pictures ?? '–'} pictures, all slightly altered, a third inverted too and a third turned.${through}`,
     table(['Question', 'yes / no', 'AUROC', 'sensitivity', 'specificity'], rows, 'Quality gate'),
   );
 }
