@@ -141,7 +141,14 @@ def _prepare(settings: Settings, options: Options) -> None:
         held = index.open_index(settings.index)
         tower = shared_text(settings.threads)
         if tower is not None and held.shared.model != tower.name:  # other image weights came with this version
-            _build_index(settings, "open-i")
+            if set(held.manifest.corpora) <= {"open-i", index.SIGNED}:
+                _build_index(settings, "open-i")
+            else:
+                print(
+                    "The index of prior reports is of your own corpus and of an earlier image model; it stays. Build "
+                    "it again with `python app.py index --corpus …`, so that images find reports.",
+                    file=sys.stderr,
+                )
     except ReadingRoomError:
         _build_index(settings, "open-i")
     try:

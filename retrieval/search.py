@@ -153,7 +153,7 @@ class Searcher:
         if picture is not None:
             lists |= self._seen(picture, terms, np.flatnonzero(allowed), depth)
         priors = tuple(self._prior(hit, row, vector, picture) for hit, row in self._fused(lists)[:k])
-        best = self._best(lists, picture)
+        best = self._best(lists, picture, np.flatnonzero(allowed))
         close = bool(priors) and threshold is not None and best >= threshold
         notes = [image_note]
         if other_modality:
@@ -169,12 +169,11 @@ class Searcher:
         sentence = " ".join(n for n in notes if n)
         return SearchResult(priors, close, sentence, _since(started), other_modality, threshold or 0.0, flags)
 
-    def _best(self, lists: dict[str, Hits], picture: np.ndarray | None) -> float:
+    def _best(self, lists: dict[str, Hits], picture: np.ndarray | None, rows: np.ndarray) -> float:
         """The cosine that says whether there is a close precedent: of the text, else of the image."""
         if lists.get(TEXT):
             return lists[TEXT][0][1]
-        if lists.get(IMAGE_REPORT):
-            rows = [row for row, _ in lists[IMAGE_REPORT]]
+        if lists.get(IMAGE_REPORT):  # the plain cosine, as it was calibrated, of whichever is nearest
             return _cosine((self._shared_texts[rows] @ picture).max())
         return lists[IMAGE_IMAGE][0][1] if lists.get(IMAGE_IMAGE) else -1.0
 

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from core_models.drafting.evidence import Evidence
+from core_models.errors import ReadingRoomError
 from core_models.foundation.measures import HEART, RIGHT_LUNG, STRUCTURES, measure
 from core_models.foundation.reading import Caliper, Measured
 from webapp.store import SegmentRow, SeriesRow, Store, StudyRow
@@ -84,7 +85,10 @@ class StructureCards:
                 self._held.move_to_end(key)
                 return self._held[key]
         spacing = series.receipt.spacing if series.spacing_known else None
-        masks = {label: self._store.mask(row.id) for label, row in drawn.items()}
+        try:
+            masks = {label: self._store.mask(row.id) for label, row in drawn.items()}
+        except ReadingRoomError:  # deleted meanwhile, or damaged: the segment's own panel says so, the board stands
+            return ()
         found = measure(masks, (spacing[1], spacing[0]) if spacing else None)
         with self._lock:
             self._held[key] = found

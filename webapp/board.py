@@ -78,7 +78,7 @@ class Board:
             if study.indication.strip():
                 wanted.append(clinical_card(study.indication))
             found, complete = self._findings(study)
-            own = [card for card in cards if is_readers(card)]
+            own = [card for card in cards if is_readers(card) and card.status != "rejected"]
             wanted += [card for card in found if not any(says_already(mine, card) for mine in own)]
             present = {_key(card): card for card in cards if _is_derived(card)}
             for card in wanted:

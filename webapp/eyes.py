@@ -122,7 +122,7 @@ class EyesService:
         if found is None or not found.over:
             raise Busy("The image is still being read: try again in a moment.")
         if not found.structures or found.reading is None:
-            raise Refused(found.sentence or "The model drew no anatomy here: the image is not a frontal radiograph.")
+            raise Refused(found.sentence or " ".join(["The model drew no anatomy here.", *_reasons(found.reading)]))
         return found.reading.model, found.structures
 
     def cards(self, study: StudyRow) -> tuple[tuple[Evidence, ...], bool]:
@@ -140,9 +140,11 @@ class EyesService:
                 best[found.term.casefold()] = (found.probability, card(series, found, one.reading.model))
         return tuple(one for _, one in best.values()), all(one.state == "done" for one in looks.values())
 
-    def models(self, study_id: str) -> tuple[str, ...]:
-        """The models that read the study's images."""
-        return tuple(dict.fromkeys(one.reading.model for one in self._peek(study_id) if one.reading is not None))
+    def forget(self, study_id: str) -> None:
+        """Let go of what was seen of a study that is deleted."""
+        with self._lock:
+            for one in [one for one in self._looks.values() if one.study_id == study_id]:
+                del self._looks[one.series_id]
 
     def embedding(self, study_id: str) -> tuple[np.ndarray, str] | None:
         """((d,) vector of the study's first usable radiograph that was read, its model), or None; reads nothing."""
@@ -160,7 +162,7 @@ class EyesService:
             if one.reading is None:
                 out.append(one.sentence if one.over else "The image was not read by a findings model yet.")
                 continue
-            out += one.reading.missing
+            out += [*one.reading.missing, *one.reading.notes]
             if not one.reading.quality.usable:
                 out.append("An image was not read for findings: " + " ".join(one.reading.quality.notes))
         return tuple(dict.fromkeys(text for text in (*out, outlook(study)) if text))
@@ -204,7 +206,9 @@ class EyesService:
         try:
             if self.on_read is not None:
                 self.on_read(study.id)
-        except ReadingRoomError:  # deleted meanwhile, or the store is in use: the next look at the board repeats it
+        except NotFound:  # deleted meanwhile
+            self._forget(series.id)
+        except ReadingRoomError:  # the store is in use: the next look at the board repeats it
             pass
         except Exception as error:
             logged(error)
@@ -237,6 +241,10 @@ class EyesService:
     def close(self) -> None:
         """Let the background thread end after what it is doing."""
         self._worker.shutdown(wait=False, cancel_futures=True)
+
+
+def _reasons(reading: Reading | None) -> tuple[str, ...]:
+    return () if reading is None else (*reading.quality.notes, *reading.notes)
 
 
 def draw_anatomy(

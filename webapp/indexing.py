@@ -63,6 +63,12 @@ class Indexer:
                 self._thread.start()
         self._woken.set()
 
+    def seen(self, study_id: str) -> None:
+        """A study's image was read: where its report is in the index already, the image joins it."""
+        if self._store.study(study_id).state == "signed":
+            self._compared = False
+            self.wake()
+
     def _run(self) -> None:
         wait: float | None = None
         while True:
@@ -94,6 +100,7 @@ class Indexer:
         waiting = {row.study_id for row in rows}
         lost = self._lost((s for s in signed if s.id not in waiting), held)
         if not rows and not lost:
+            self._compared = True
             return 0
         if self._encoder is None:
             self._encoder = self._make_encoder()
@@ -107,6 +114,7 @@ class Indexer:
                 self._store.outbox_done(row.id)
             if lost:
                 self._add(held, lost)
+            self._compared = True
         finally:
             self._published()  # also where a later row failed: the earlier ones are in the index
         return len(rows) + len(lost)
@@ -129,7 +137,6 @@ class Indexer:
         present = {r.id for r in held.reports if r.source == index.SIGNED}
         lacking = [s for s in studies if s.id not in present or self._unseen(s.id, held)]
         reports = [corpus_report(s, self._store.versions(s.id)[-1], self._salt) for s in lacking]
-        self._compared = True
         return [r for r in reports if r.text]
 
     def _unseen(self, study_id: str, held: Any) -> bool:

@@ -172,7 +172,7 @@ def _look(services: Services, study: StudyRow, say: Say) -> None:
             continue
         reading = look.reading
         say(f"Image: read by {reading.model} in {reading.seconds:.1f} s; inputs: {', '.join(reading.inputs)}")
-        for note in reading.quality.notes:
+        for note in (*reading.quality.notes, *reading.notes):
             say(f"  {note}")
         if not reading.quality.usable:
             say("  No findings: the image did not pass the quality gate.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from core_models.drafting.evidence import DraftModel, Section, Statement
@@ -94,16 +94,21 @@ class Reports:
             return saved, saved.statements
         raise Conflict("The report is being changed elsewhere: the draft was not stored, ask for it again.")
 
-    def sign(self, study_id: str, author: str, revision: int) -> Version:
+    def sign(self, study_id: str, author: str, revision: int, seen: Mapping[str, str] | None = None) -> Version:
         """Freeze the report as the reader saw it: what stood struck out is left out, what is stale says so.
 
+        Args:
+            seen: id → status of the cards that the reader had before them; None asks nothing.
+
         Raises:
-            Conflict: it changed since `revision`, or is signed already.
+            Conflict: it changed since `revision`, or is signed already; the board is not what was seen.
             Refused: no author, or nothing is left to sign; the report stays as it is.
         """
         author = author_of(author)
         cards = self._board.sync(study_id)
         state = self._store.report(study_id)
+        if seen is not None and state.state != "signed" and dict(seen) != {c.id: c.status for c in cards}:
+            raise Conflict("The evidence changed while you were signing: look at the board, then sign again.")
         if state.revision == revision and state.state != "signed":
             meant = bound((s for s in state.statements if not struck_out(s)), cards)
             if not state.free_text.strip() and not any(s.text.strip() for s in meant):

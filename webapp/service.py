@@ -64,11 +64,25 @@ class Services:
         store = Store(settings)
         eyes = EyesService(store, load_eyes or image_models.loader(settings))
         board = Board(store, eyes.cards)
-        eyes.on_read = board.sync
         salt = salt or salt_of(settings.home)
         key = partial(patient_key, salt=salt)
         priors = Priors(store, open_search or opener(settings), key, eyes.embedding)
         reports = Reports(store, board)
+        indexer = Indexer(
+            store,
+            settings.index,
+            salt,
+            priors.forget,
+            encoder=lambda: text_encoder(settings.threads),
+            embedding_of=eyes.embedding,
+            shared=lambda: shared_text(settings.threads),
+        )
+
+        def read(study_id: str) -> None:
+            board.sync(study_id)
+            indexer.seen(study_id)
+
+        eyes.on_read = read
         return cls(
             settings=settings,
             store=store,
@@ -80,15 +94,7 @@ class Services:
             segments=SegmentService(store, on_change=board.sync, **(segment_options or {})),
             eyes=eyes,
             demos=Demos(settings),
-            indexer=Indexer(
-                store,
-                settings.index,
-                salt,
-                priors.forget,
-                encoder=lambda: text_encoder(settings.threads),
-                embedding_of=eyes.embedding,
-                shared=lambda: shared_text(settings.threads),
-            ),
+            indexer=indexer,
             read_scan=_read_scan(settings),
         )
 

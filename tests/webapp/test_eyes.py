@@ -129,6 +129,7 @@ def test_a_study_deleted_while_its_image_is_read_is_forgotten(room: Room, study:
     room.eyes.gate.release()
     room.until(lambda: not room.services.eyes._futures)
     assert room.client.get(f"/api/studies/{study['id']}/reading").status_code == 404
+    assert not room.services.eyes._looks
     room.eyes.gate = None
     assert room.read(room.radiograph())["state"] == "done", "the worker lives on"
 
@@ -228,6 +229,29 @@ def test_a_models_card_is_rejected_not_removed(room: Room, study: dict[str, Any]
     room.read(study)
     (card,) = _cards(room, study).values()
     assert room.client.delete(f"/api/studies/{study['id']}/evidence/{card['id']}").status_code == 422
+
+
+def test_a_card_that_came_while_the_reader_signed_is_not_frozen_unseen(room: Room, study: dict[str, Any]) -> None:
+    base = f"/api/studies/{study['id']}"
+    room.client.put(f"{base}/report", json={"revision": 0, "statements": [], "free_text": "Read."})
+    revision = room.get(f"{base}/report")["revision"]
+    seen = {card["id"]: card["status"] for card in room.get(f"{base}/evidence")}
+    room.read(study)
+    sign = {"author": "Dr. Able", "revision": revision, "cards": seen}
+    refused = room.client.post(f"{base}/sign", json=sign)
+    assert refused.status_code == 409
+    assert "evidence changed" in refused.json()["error"]
+    assert room.get(f"{base}/report")["state"] != "signed"
+    sign["cards"] = {card["id"]: card["status"] for card in room.get(f"{base}/evidence")}
+    assert sign["cards"] != seen
+    assert room.client.post(f"{base}/sign", json=sign).status_code == 200
+
+
+def test_a_finding_the_reader_rejected_does_not_hide_what_the_model_proposes(room: Room, study: dict[str, Any]) -> None:
+    mine = room.client.post(f"/api/studies/{study['id']}/evidence", json={"term": "Pleural Effusion/left"}).json()
+    room.client.patch(f"/api/studies/{study['id']}/evidence/{mine['id']}", json={"status": "rejected"})
+    room.read(study)
+    assert "Pleural Effusion" in _cards(room, study)
 
 
 def test_a_signed_study_does_not_change(room: Room, study: dict[str, Any]) -> None:

@@ -253,6 +253,29 @@ def test_an_image_read_after_signing_or_by_a_new_model_joins_at_the_next_start(r
     assert index.open_index(folder).with_image == frozenset()
 
 
+def test_an_image_read_after_signing_joins_while_the_process_runs(room: Room, words: WordEncoder) -> None:
+    folder, shared = room.settings.index, SharedWords("eyes/1")
+    index.build([report("S1", "Large heart.")], words, folder, shared=shared)
+    study = signed(room, "A lung abscess.")
+    read: dict[str, str] = {}
+    keeper = Indexer(
+        room.services.store,
+        folder,
+        SALT,
+        encoder=lambda: words,
+        embedding_of=lambda id: seen_by(shared, **read)(id),
+        shared=lambda: shared,
+    )
+    assert keeper.take() == 1
+    assert keeper.take() == 0
+    assert index.open_index(folder).with_image == frozenset()
+    read[study] = "abscess"
+    keeper.wake = lambda: None  # the test takes itself
+    keeper.seen(study)
+    assert keeper.take() == 1
+    assert index.open_index(folder).with_image == {study}
+
+
 def test_a_deleted_study_takes_its_image_with_it(room: Room, words: WordEncoder) -> None:
     build(room, words)
     study = signed(room, "A lung abscess.")

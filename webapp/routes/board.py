@@ -12,6 +12,9 @@ from webapp.routes.services import services_of
 
 router = APIRouter(prefix="/api")
 SUGGESTED = 30
+READING_S = 20.0
+"""A search waits so long for the image: with it, it finds other reports."""
+UNREAD = "The image is still being read and was not searched with: search again in a moment."
 
 
 class Finding(BaseModel):
@@ -57,9 +60,11 @@ def calipers(study_id: str, card_id: str, request: Request) -> dict:
 @router.post("/studies/{study_id}/priors")
 def find_priors(study_id: str, request: Request) -> dict:
     services = services_of(request)
+    looks = services.eyes.wait(study_id, seconds=READING_S)
     services.board.sync(study_id)
     found = services.priors.find(study_id)
-    return {"priors": [shapes.prior(row) for row in found.rows], "sentence": found.sentence}
+    late = " " + UNREAD if any(not look.over for look in looks) else ""
+    return {"priors": [shapes.prior(row) for row in found.rows], "sentence": f"{found.sentence}{late}".strip()}
 
 
 @router.get("/findings")

@@ -30,8 +30,11 @@ class ReportIn(BaseModel):
 
 
 class Signature(BaseModel):
+    """`cards`: id → status of the evidence that the reader saw when signing began; None where nobody looked at it."""
+
     author: str
     revision: int
+    cards: dict[str, str] | None = None
 
 
 class AddendumIn(BaseModel):
@@ -79,7 +82,7 @@ def difference(study_id: str, request: Request, a: int, b: int = 0) -> list[dict
 def sign(study_id: str, body: Signature, request: Request) -> dict:
     services = services_of(request)
     services.drafting.stop(study_id)
-    services.reports.sign(study_id, body.author, body.revision)
+    services.reports.sign(study_id, body.author, body.revision, body.cards)
     services.indexer.wake()
     return shapes.report(*services.reports.current(study_id))
 

@@ -32,6 +32,7 @@ def delete(study_id: str, request: Request) -> Response:
     services = services_of(request)
     services.drafting.stop(study_id)
     services.store.delete_study(study_id)
+    services.eyes.forget(study_id)
     services.indexer.wake()
     return Response(status_code=204)
 

@@ -63,7 +63,7 @@ export function anatomyRow(drawn) {
   on('reading:changed', draw);
   on('series:open', draw);
   on('study:closed', draw);
-  on('segments:changed', draw);
+  on('segments:changed', () => queueMicrotask(draw)); // after the list itself has heard of it
   on('report:state', draw);
   on('anatomy:draw', ({ label }) => add(label));
   return row;

@@ -17,7 +17,7 @@ export function mount(element) {
   const page = h(
     'section.rp-evaluation',
     { hidden: true, role: 'dialog', 'aria-label': 'Evaluation' },
-    h('header', {}, h('h2', {}, 'Evaluation of the image models'), h('span.rp-dim', {}, 'Measured on patients who were held out of training.'), close),
+    h('header', {}, h('h2', {}, 'Evaluation of the image models'), h('span.rp-dim', {}, 'Measured on patients (on images, where no patient is known) who were held out of training.'), close),
     body,
   );
   fill(element, page);
@@ -53,6 +53,7 @@ export function mount(element) {
   on('evaluation:open', openPage);
   on('drawers:close', hide);
   on('study:open', hide);
+  on('worklist:show', hide);
 }
 
 function table(head, rows, label) {
@@ -167,7 +168,7 @@ function retrieval(r) {
   return section(
     'retrieval',
     'Retrieval',
-    `The right report among ${r.pool ?? '–'}, and what lazy baselines reach.`,
+    `The right text among ${r.pool ?? '–'}${known(r.clinical_notes?.pool) ? ` (clinical notes: among ${r.clinical_notes.pool})` : ''}, and what lazy baselines reach.`,
     table(['Search', ...ranks], found.map(([path, m]) => [words(path), ...ranks.map((rank) => show(m[rank], 3))]), 'Retrieval'),
   );
 }

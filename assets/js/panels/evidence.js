@@ -56,7 +56,7 @@ export function mount(element) {
     draw();
     emit('evidence:shown', { cards });
     const shown = cards.find((card) => card.id === measured);
-    if (shown) showCalipers(shown);
+    if (shown) showCalipers(shown, true);
     else if (measured) showFinding(null);
   });
   const soon = debounce(refresh, 30);
@@ -81,15 +81,18 @@ export function mount(element) {
     draw();
   });
   on('evidence:changed', () => soon());
+  on('finding:show', (detail) => {
+    if (!detail?.lines) measured = ''; // something else is pointed at
+  });
   on('reading:changed', () => draw()); // a card's threshold comes with the reading
 
   let measured = ''; // the card whose calipers are shown
   /** Where a card's number was measured, on the masks as they are now. */
-  const showCalipers = guarded(async (card) => {
+  const showCalipers = guarded(async (card, again = false) => {
     measured = card.id;
     const found = await api('GET', `${at(card.id)}/calipers`);
     if (measured !== card.id || !found.lines.length) return;
-    emit('finding:show', { series: found.series, term: card.statement, box: null, heat: null, lines: found.lines });
+    emit('finding:show', { series: found.series, term: card.statement, box: null, heat: null, lines: found.lines, again });
   });
 
   const at = (id) => `/api/studies/${encodeURIComponent(state.study.id)}/evidence/${encodeURIComponent(id)}`;
@@ -123,7 +126,7 @@ export function mount(element) {
       showFinding(found, card.location);
       measured = '';
       if (found) return;
-      if (card.kind === 'measurement' && isRadiograph(state.series)) showCalipers(card);
+      if (card.kind === 'measurement' && state.study?.series.some(isRadiograph)) showCalipers(card);
       if (card.location) emit('viewer:goto', { lps: card.location, segment: card.segment_id });
       else if (card.segment_id) emit('segment:select', { id: card.segment_id });
     };
@@ -279,6 +282,7 @@ export function mount(element) {
   });
   document.addEventListener('keydown', (event) => {
     if (event.key !== '/' || event.ctrlKey || event.metaKey || event.altKey || !state.study) return;
+    if (document.querySelector('[aria-modal=true]')) return;
     if (event.target.closest?.('input, textarea, select, [contenteditable]')) return;
     event.preventDefault();
     search.focus();

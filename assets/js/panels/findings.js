@@ -35,6 +35,7 @@ export function show(found, lps = null) {
 export function readingLines() {
   const element = h('div.rp-looked', { 'aria-live': 'polite' });
   let open = false;
+  let carded = new Set(); // terms that have a card on the board
 
   function draw() {
     const study = state.study;
@@ -42,6 +43,7 @@ export function readingLines() {
     const expected = (study?.series || []).some(isRadiograph);
     element.hidden = !study;
     if (!study) return;
+    element.style.setProperty('--images', Math.min(3, Math.max(1, study.series.filter(isRadiograph).length)));
     if (!reading) {
       fill(element, h('p.rp-looked-line', {}, expected ? 'Reading the image …' : ''));
       return;
@@ -56,7 +58,10 @@ export function readingLines() {
     if (image.state === 'waiting' || image.state === 'reading') return h('p.rp-looked-line', {}, `${name}Reading the image …`);
     if (image.state !== 'done') return h(`p.rp-looked-line.${image.state}`, {}, name + image.sentence);
     const { quality } = image;
-    const rest = (image.findings || []).filter((f) => !f.present).sort((a, b) => b.probability - a.probability);
+    const sorted = [...(image.findings || [])].sort((a, b) => b.probability - a.probability);
+    const rest = sorted.filter((f) => !f.present);
+    // A signed board stays as it was, and the reader's own card may say it already: nothing found is left unsaid.
+    const apart = sorted.filter((f) => f.present && !carded.has(f.term.toLowerCase()));
     const notes = [...quality.notes, ...(image.notes || [])];
     return [
       // What is odd with the image stands before anything that was found on it.
@@ -67,6 +72,9 @@ export function readingLines() {
         { title: `Licence: ${image.licence}\nInputs: ${image.inputs.join(', ')}\n${image.missing.join('\n')}` },
         `${name}read by ${image.model}; inputs: ${image.inputs.join(', ')}`,
       ),
+      apart.length
+        ? h('p.rp-looked-line', {}, `above its threshold, with no card of its own: ${apart.map((f) => `${f.term} ${words(f)}`).join(', ')}`)
+        : null,
       rest.length ? lookedFor(image, rest) : null,
     ];
   }
@@ -100,10 +108,15 @@ export function readingLines() {
 
   on('study:open', () => {
     open = false;
+    carded = new Set();
     draw();
   });
   on('study:closed', draw);
   on('reading:changed', draw);
+  on('evidence:shown', ({ cards }) => {
+    carded = new Set(cards.filter((card) => card.kind === 'finding').map((card) => card.statement.toLowerCase()));
+    draw();
+  });
   draw();
   return element;
 }

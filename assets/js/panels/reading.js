@@ -7,6 +7,8 @@ const RADIOGRAPHS = ['CR', 'DX', 'RG', 'OT', 'SC', 'XC'];
 
 let reading = null;
 let timer = 0;
+let generation = 0; // of the study that is followed: an answer to an earlier question is not for this one
+const RETRIES = 4;
 
 /** Whether a series is one that image models are asked about; the server decides, this only reserves the place. */
 export const isRadiograph = (series) => Boolean(series) && series.shape?.[0] === 1 && RADIOGRAPHS.includes(series.modality);
@@ -39,18 +41,25 @@ export function followReading() {
 
 function stop() {
   clearTimeout(timer);
+  generation += 1;
   reading = null;
 }
 
-async function ask(study, turn) {
+async function ask(study, turn, failures = 0) {
+  const mine = generation;
   let answer;
   try {
     answer = await api('GET', `/api/studies/${encodeURIComponent(study.id)}/reading`);
   } catch (error) {
+    if (mine !== generation) return;
+    if (failures < RETRIES && !(error?.status >= 400 && error.status < 500)) {
+      timer = setTimeout(() => ask(study, turn, failures + 1), 1000 * 2 ** failures);
+      return;
+    }
     // Said on the board's own line, not as a toast: the page is whole without it.
     answer = { state: 'done', sentence: error.message, images: [] };
   }
-  if (state.study?.id !== study.id) return;
+  if (mine !== generation || state.study?.id !== study.id) return;
   const before = JSON.stringify(reading);
   reading = answer;
   if (before !== JSON.stringify(answer)) emit('reading:changed', { reading: answer });

@@ -504,9 +504,11 @@ class Report {
     this.rows.filter((r) => !r.data.text.trim()).forEach((r) => this.remove(r));
     await this.settle();
     const words = 'Signing freezes this report: it can only be added to. Statements that stand struck out are left out.';
+    const cards = Object.fromEntries([...this.cards.values()].map((card) => [card.id, card.status])); // what was seen
     const answer = await ask({ title: 'Sign the report', words, button: 'Sign' });
     if (!answer) return;
-    const report = await api('POST', `${this.path}/sign`, { author: answer.author, revision: this.revision });
+    emit('evidence:changed'); // whatever came meanwhile is shown, should the server say so
+    const report = await api('POST', `${this.path}/sign`, { author: answer.author, revision: this.revision, cards });
     this.show(report);
     await this.showAddenda();
     emit('evidence:changed');

@@ -159,7 +159,8 @@ export function mount(element) {
       close();
       emit('drawers:close');
     }
-    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey) && state.study && !draft.disabled && stop.hidden) {
+    const covered = document.querySelector('[aria-modal=true]');
+    if (event.key === 'Enter' && !covered && (event.ctrlKey || event.metaKey) && state.study && !draft.disabled && stop.hidden) {
       event.preventDefault();
       start();
     }

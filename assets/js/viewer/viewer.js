@@ -365,7 +365,7 @@ export class Viewer {
   /** Outline what a finding rests on; null takes it away. */
   showFinding(detail) {
     this.finding = detail && { ...detail, heatCanvas: detail.heat ? heatCanvas(detail.heat) : null };
-    if (detail) this.overlayHidden = false;
+    if (detail && !detail.again) this.overlayHidden = false; // brought up to date only: what was hidden stays so
     this.invalidate();
   }
 
