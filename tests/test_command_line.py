@@ -200,3 +200,26 @@ def test_an_index_of_no_folder_is_refused(home: Path, tmp_path: Path, capsys: py
     code, _, told = run(capsys, "index", "--corpus", tmp_path / "none")
     assert code == 2
     assert told.strip()
+
+
+@pytest.mark.parametrize(("corpora", "rebuilt"), [({"open-i": 9, "signed": 1}, True), ({"ours": 9}, False)])
+def test_other_image_weights_rebuild_the_shipped_corpus_and_leave_a_house_s_own(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, corpora: dict[str, int], rebuilt: bool
+) -> None:
+    from types import SimpleNamespace
+
+    from core_models.drafting import language_model
+    from retrieval import index
+    from webapp import demo, priors
+    from webapp.settings import load
+
+    held = SimpleNamespace(shared=SimpleNamespace(model="eyes/1"), manifest=SimpleNamespace(corpora=corpora))
+    built: list[str] = []
+    monkeypatch.setattr(language_model, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(demo, "fetch", lambda *_: None)
+    monkeypatch.setattr(index, "open_index", lambda _: held)
+    monkeypatch.setattr(priors, "shared_text", lambda _: SimpleNamespace(name="eyes/2"))
+    monkeypatch.setattr(app, "_build_index", lambda _, corpus: built.append(corpus))
+    app._prepare(load(), None)
+    assert built == (["open-i"] if rebuilt else [])
+    assert ("it stays" in capsys.readouterr().err) is not rebuilt

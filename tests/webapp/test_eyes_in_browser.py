@@ -110,6 +110,17 @@ def test_nothing_moves_when_the_reading_arrives(served: Served, page: Any) -> No
     assert (page.evaluate(places), page.locator(".rp-segments").bounding_box()) == before
 
 
+def test_what_is_found_on_a_signed_study_is_said_though_its_board_stays(served: Served, page: Any) -> None:
+    study = served.add_radiograph(StudyInstanceUID="2.25.7061", SeriesInstanceUID="2.25.7062")
+    served.services.store.save_report(study, statements=(), free_text="Read.", base_revision=0)
+    revision = served.services.store.report(study).revision
+    served.services.store.sign(study, author="Dr. Able", base_revision=revision)
+    _open(page, served, study)
+    _read(page)
+    assert "above its threshold, with no card of its own: Pleural Effusion p 0.91" in page.inner_text(".rp-looked")
+    assert page.locator(".rp-card").count() == 0
+
+
 def test_a_lateral_view_and_a_ct_say_why_there_is_nothing(served: Served, page: Any) -> None:
     served.eyes.quality = LATERAL
     study = served.add_radiograph(StudyInstanceUID="2.25.7031", SeriesInstanceUID="2.25.7032")
