@@ -20,6 +20,9 @@ from core_models.foundation.weights import Calibration, LabelCalibration
 
 SHOWN_FROM = 30
 """Positive training images from which a label may be proposed to a reader."""
+SPECIFICITY = 0.8
+"""A finding is proposed from where, on validation, at least this share of the images without it stays without a card:
+cards that are mostly wrong teach a reader to look past all of them."""
 PULL = 2.0
 """Weight of the pull towards temperature 1 and shift 0, in validation images."""
 
@@ -43,7 +46,7 @@ def calibrate(model: FoundationModel, pools: dict[str, Pool], size: int, anatomy
         known = name in VALIDATED
         temperature, shift = fit(logits[:, i], truth) if known else (1.0, 0.0)
         p = torch.sigmoid(logits[:, i] / temperature + shift).numpy()
-        threshold = youden(truth.numpy(), p) if known else 1.0
+        threshold = youden(truth.numpy(), p, SPECIFICITY) if known else 1.0
         labels[name] = LabelCalibration(temperature, shift, threshold, bool(known and learnt[i] >= SHOWN_FROM))
     patients = len({pool.keys[r] for r in rows})
     data = f"{len(rows)} NIH ChestX-ray14 images of {patients} patients, half of them with pneumonia"
@@ -66,15 +69,19 @@ def fit(logits: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:
     return float(free[0].detach().exp()), float(free[1].detach())
 
 
-def youden(truth: np.ndarray, p: np.ndarray) -> float:
-    """The probability whose sensitivity + specificity is greatest, midway to the next lower score."""
+def youden(truth: np.ndarray, p: np.ndarray, specificity: float = 0.0) -> float:
+    """The probability whose sensitivity + specificity is greatest, midway to the next lower score, among those with at
+    least so much specificity; above all scores where there is none."""
     order = np.unique(p)
     if len(order) < 2 or truth.min() == truth.max():
         return 0.5
     cuts = (order[1:] + order[:-1]) / 2
     positive = truth > 0.5
-    scores = [(p[positive] >= cut).mean() - (p[~positive] >= cut).mean() for cut in cuts]
-    return float(cuts[int(np.argmax(scores))])
+    false = np.array([(p[~positive] >= cut).mean() for cut in cuts])
+    scores = np.array([(p[positive] >= cut).mean() for cut in cuts]) - false
+    scores[false > 1 - specificity] = -np.inf
+    best = int(np.argmax(scores))
+    return float(cuts[best]) if np.isfinite(scores[best]) else float(np.nextafter(order[-1], np.inf))
 
 
 @torch.inference_mode()

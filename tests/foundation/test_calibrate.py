@@ -43,6 +43,16 @@ def test_the_threshold_lies_between_the_classes() -> None:
     assert youden(np.array([1.0, 1.0]), np.array([0.1, 0.4])) == 0.5
 
 
+def test_a_threshold_keeps_the_specificity_that_is_asked_for() -> None:
+    generator = np.random.default_rng(0)
+    truth = (generator.random(500) < 0.1).astype(float)
+    p = np.clip(0.2 * truth + generator.random(500) * 0.5, 0, 1)
+    for asked in (0.0, 0.8, 0.95):
+        cut = youden(truth, p, asked)
+        assert (p[truth < 0.5] < cut).mean() >= asked
+    assert youden(np.array([1.0, 0.0]), np.array([0.2, 0.8]), 0.9) > 0.8, "no cut has it: nothing is proposed"
+
+
 def test_a_calibration_survives_writing(tmp_path: Path) -> None:
     save_calibration(made(2.0, 0.1), tmp_path)
     assert load_calibration(tmp_path) == made(2.0, 0.1)
