@@ -62,6 +62,12 @@ def figures(similarity: np.ndarray, patients: Sequence[str] = ()) -> dict[str, A
     return out
 
 
+def crowded(similarity: np.ndarray, k: int = 10) -> float:
+    """Share of the (n, m) rows whose k nearest hold the column that most rows hold there: k / m were all alike."""
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    return float(np.bincount(nearest.ravel()).max() / len(similarity))
+
+
 def notes(model: FoundationModel, pool: Pool, size: int) -> dict[str, Any]:
     """Another source: radiographs of held-out COVID patients and their clinical notes, one of each note."""
     rows = [r for r in pool.rows("test") if pool.columns["modality"][r] == "X-ray"]
@@ -101,8 +107,11 @@ def _hubs_taken_off(
     own, other = _images(model, pool, held, size).numpy(), _texts(model, pool, held).numpy()
     tried = {"0": recall_at(own @ other.T, (10,))[10]}
     tried |= {f"{s:g}": recall_at(own @ other.T - popularity(other, known, s), (10,))[10] for s in SHARPNESSES}
-    tested = figures((images @ texts.T).numpy() - popularity(texts.numpy(), known))
+    plain = (images @ texts.T).numpy()
+    fair = plain - popularity(texts.numpy(), known)
+    tested = figures(fair)
     return {name: tested[name] for name in ("image_to_text", "image_to_text_ci")} | {
+        "crowded": {"before": crowded(plain), "after": crowded(fair)},
         "sharpness": SHARPNESS,
         "validation": tried,
     }

@@ -187,7 +187,10 @@ def retrieval(result: Result) -> str:
     notes, fair = result["clinical_notes"], result.get("hubs_taken_off")
     hubs = (
         ' "Hubs taken off", as the page searches: captions that are near to most of the training radiographs in '
-        f"`reference.safetensors` are ranked lower (sharpness {fair['sharpness']:g})."
+        f"`reference.safetensors` are ranked lower (sharpness {fair['sharpness']:g}). "
+        "The caption that comes up most often is among the first ten of "
+        f"{100 * fair['crowded']['before']:.1f} % of the images before and of "
+        f"{100 * fair['crowded']['after']:.1f} % after."
         if fair
         else ""
     )

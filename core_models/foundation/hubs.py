@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 SHARPNESS = 20.0
-"""1 / temperature of the softmax; what validation chose, see `evaluate_retrieval`."""
+"""1 / temperature of the softmax; best on validation by a little, see `evaluate_retrieval`."""
 
 
 def popularity(things: np.ndarray, askers: np.ndarray, sharpness: float = SHARPNESS) -> np.ndarray:

@@ -129,6 +129,13 @@ def test_figures_of_a_part_of_the_cases_are_not_kept(tmp_path: Path) -> None:
         commands.evaluate("fusion", tmp_path, tmp_path, lambda *_: None, limit=3)
 
 
+def test_crowding_is_all_where_one_text_is_near_to_every_image_and_little_where_none_is() -> None:
+    near = np.eye(100)
+    near[:, 7] = 0.5
+    assert evaluate_retrieval.crowded(near, 2) == 1.0
+    assert evaluate_retrieval.crowded(np.eye(100), 1) == 0.01
+
+
 def test_intervals_of_retrieval_are_over_patients_where_they_are_known() -> None:
     noise = np.random.default_rng(0).random((60, 60))
     by_pair = evaluate_retrieval.figures(noise)["image_to_text_ci"]["recall@10"]
