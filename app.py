@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from webapp.settings import Settings
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 ADAPTER, ENCODER = ASSETS / "adapter", ASSETS / "foundation"
-EVALUATIONS = ("segmentation", "drafting", *foundation.EVALUATIONS)
+EVALUATIONS = ("segmentation", "drafting", "checker", *foundation.EVALUATIONS)
 
 Options = argparse.Namespace
 
@@ -83,7 +84,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--config", type=Path, metavar="FILE", help="another recipe of the encoder (TOML)")
     train.add_argument("--data", type=Path, metavar="DIR", help="folder of images; default: READING_ROOM_DATA")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    train.add_argument(
+        "--from-store", action="store_true", help="adapter: learn from the reports signed here; in use if better"
+    )
     train.add_argument("--compile", action="store_true", help="through torch.compile: faster, needs a C++ compiler")
+    adapters = command("adapter", _adapter, "the adapters that may draft: list them, promote one, go back to the last")
+    adapters.add_argument("what", choices=("list", "promote", "return"))
+    adapters.add_argument("name", nargs="?", default="", help="of the candidate to promote")
+    adapters.add_argument("--json", action="store_true", help="one JSON object on the last line")
     evaluate = command("evaluate", _evaluate, "measure how good a part is, beside lazy baselines")
     evaluate.add_argument("part", choices=EVALUATIONS)
     evaluate.add_argument("--limit", type=int, default=0, metavar="N", help="only the first N test cases")
@@ -131,12 +139,12 @@ def _bar(description: str) -> Callable[[int, int, str], None]:
 
 
 def _prepare(settings: Settings, options: Options) -> None:
-    from core_models.drafting import language_model
+    from core_models.drafting import vision_language
     from retrieval import index
     from webapp import demo
     from webapp.priors import shared_text
 
-    language_model.prepare(settings.models, progress=_bar("language model"))
+    vision_language.prepare(settings.models, progress=_bar("language model"))
     try:
         held = index.open_index(settings.index)
         tower = shared_text(settings.threads)
@@ -196,22 +204,44 @@ def _train_encoder(settings: Settings, options: Options) -> None:
     print(json.dumps({name: summary[name] for name in ("steps", "seconds", "losses")}))
 
 
+def _adapter(settings: Settings, options: Options) -> dict[str, Any]:
+    from core_models.drafting import promotion
+
+    if options.what == "return":
+        print(f"The {promotion.back(settings.home)} adapter drafts again.")
+    elif options.what == "promote":
+        from webapp import adapters
+
+        adapters.promote(settings, options.name)
+        print(f"The {options.name} adapter drafts from the next start of the server on.")
+    known = promotion.listed(settings.home)
+    for one in known:
+        print(f"{'→' if one.current else ' '} {one.name}  {one.label}  {one.problem}")
+    return {"adapters": [asdict(one) for one in known]}
+
+
 def _train_adapter(settings: Settings, options: Options) -> None:
-    from core_models.drafting import adapter, language_model
+    if options.from_store:
+        from webapp import adapters
+        from webapp.store import Store
+
+        print(json.dumps(adapters.from_store(settings, Store(settings), lambda text: print(text, flush=True))))
+        return
+    from core_models.drafting import adapter, pictures, vision_language
     from core_models.drafting.dataset import Dataset
     from retrieval.training import source_reports
 
     train, test = source_reports("open-i")
-    held = Dataset(test)
-    base = language_model.load(settings.models, None, settings.threads)
-    pairs = Dataset(train)
-    held_out = [e for k in range(len(held)) if (e := held.example(k, None))]
+    base = vision_language.load(settings.models, None, settings.threads)
+    shown = pictures.load(options.data or settings.data, base.image_size, _bar("pictures"))
+    pairs, held = Dataset(train, pictures=shown.studies), Dataset(test)
     summary = adapter.train(
         base,
         pairs.examples,
-        held_out,
+        [e for k in range(len(held)) if (e := held.example(k, None))],
         options.out or ADAPTER,
         adapter.Recipe(),
+        pictures=adapter.tokens_of(base, shown.used()),
         resume=options.resume,
         compiled=options.compile,
         log=lambda text: print(text, flush=True),
@@ -220,7 +250,7 @@ def _train_adapter(settings: Settings, options: Options) -> None:
 
 
 def _evaluate(settings: Settings, options: Options) -> dict[str, Any]:
-    own = {"segmentation": _segmentation, "drafting": _drafting}
+    own = {"segmentation": _segmentation, "drafting": _drafting, "checker": _checker}
     result = own.get(options.part, _foundation)(settings, options)
     if not options.json:
         print(json.dumps(result, indent=1))
@@ -265,34 +295,29 @@ def _segmentation(settings: Settings, options: Options) -> dict[str, Any]:
     return result | {"engines": result["engines"] | lazy["engines"]}
 
 
+def _checker(settings: Settings, options: Options) -> dict[str, Any]:
+    from core_models.drafting import checker
+
+    return checker.measure()
+
+
 def _drafting(settings: Settings, options: Options) -> dict[str, Any]:
-    """The drafter with the index's priors, as the page uses it, on the test split."""
-    from core_models.drafting import drafter, evaluation
+    """The drafter with the priors that the page would quote to it, on the test split."""
+    from core_models.drafting import drafter, evaluation, promotion
     from retrieval.training import source_reports
-    from webapp.priors import FOUND, opener
+    from webapp.priors import opener, quoted, text_encoder
 
     train, test = source_reports("open-i")
-    writer = drafter.load(settings.models, Path(settings.adapter) if settings.adapter else ADAPTER, settings.threads)
+    adapter = promotion.resolve(settings.home, settings.adapter)
+    writer = drafter.load(settings.models, adapter, settings.threads)
     searcher = opener(settings)()
 
     def priors(report: Any) -> Sequence[drafter.PriorText]:
-        terms = tuple(c.statement for c in evaluation.board(report))
-        found = searcher.search(report.indication, terms=terms, k=FOUND, modality="CR", exclude_study=report.id)
-        return [drafter.PriorText(f"P{n}", matched=p.matched) for n, p in enumerate(found.priors, 1)]
+        return quoted(searcher, report.id, report.indication, evaluation.board(report))
 
-    systems = {
-        "model": evaluation.model(writer, priors),
-        "nearest_label": evaluation.nearest_label(train),
-        "constant_normal": evaluation.constant_normal(train),
-    }
-    every = evaluation.usable(test)
-    apart = evaluation.without_twins(every, train)
-    result = evaluation.evaluate(apart[: options.limit or None], systems, _bar("test studies"))
-    return result | {
-        "twins_left_out": len(every) - len(apart),
-        "adapter": writer.model.adapter,
-        "index": searcher.index.digest[:12],
-    }
+    encode = text_encoder(settings.threads).encode
+    result = evaluation.run(writer, train, test, priors, encode, options.limit, _bar("drafts"))
+    return result | {"index": searcher.index.digest[:12]}
 
 
 def _benchmark(settings: Settings, options: Options) -> dict[str, Any]:

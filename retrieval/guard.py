@@ -79,19 +79,18 @@ def copied(sentence: str, priors: Iterable[Prior]) -> Prior | None:
 
     A sentence of at least `MIN_CONTAINED_WORDS` words also counts when it is a run of words within a prior.
     """
-    words = _normalised(sentence)
-    if not words:
+    text = words(sentence)
+    if not text:
         return None
-    contained = len(words) >= MIN_CONTAINED_WORDS
-    needle = f" {' '.join(words)} "
+    contained = len(text.split()) >= MIN_CONTAINED_WORDS
     # Imported here: cleaning itself uses this module.
     from retrieval.clean import sentences
 
     for prior in priors:
         for section in (prior.report.findings, prior.report.impression):
-            if contained and needle in f" {' '.join(_normalised(section))} ":
+            if contained and f" {text} " in f" {words(section)} ":
                 return prior
-            if any(_normalised(s) == words for s in sentences(section)):
+            if any(words(s) == text for s in sentences(section)):
                 return prior
     return None
 
@@ -99,8 +98,9 @@ def copied(sentence: str, priors: Iterable[Prior]) -> Prior | None:
 _FULL_WIDTH_SEEN = re.compile("[＜＞｜]")
 
 
-def _normalised(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
+def words(text: str) -> str:
+    """The text's words alone, for comparing word for word: case, punctuation and spacing aside."""
+    return " ".join(_WORD.findall(text.casefold()))
 
 
 def _without_invisible(text: str) -> str:

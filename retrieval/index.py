@@ -22,6 +22,7 @@ from retrieval.opened import Index, Manifest, open_index, store
 from retrieval.report import CorpusReport
 from retrieval.shared import ImageVectors, SharedEncoder, SharedVectors
 from retrieval.terms import terms_text
+from retrieval.vectors import EXACT_BELOW
 
 __all__ = ["SIGNED", "ImageVectors", "Index", "Manifest", "add", "build", "in_force", "open_index", "remove"]
 
@@ -52,6 +53,7 @@ def build(
     *,
     shared: SharedEncoder | None = None,
     calibration_images: ImageVectors | None = None,
+    exact_below: int = EXACT_BELOW,
 ) -> Index:
     """Index the training reports of corpora; test studies are left out here, whoever calls.
 
@@ -68,6 +70,7 @@ def build(
             and the manifest says so.
         calibration_images: radiographs of the training side, of the model of `shared`, on which to calibrate when an
             image has a close precedent; default: the signed studies' own.
+        exact_below: reports from which on the search is approximate (see `vectors`).
 
     Raises:
         Refused: nothing is left to index, or two reports have the same source and id.
@@ -111,7 +114,8 @@ def build(
             images, model = (images if model == shared.name else {}), shared.name
         minimum, told = calibration.text_minimum(rows, vectors, queries, rest[len(sentences) :])
         manifest = _manifest(encoder.name, left_out, minimum, told)
-        manifest = replace(manifest, shared_note="" if in_space is not None else space.NOT_BUILT)
+        note = "" if in_space is not None else space.NOT_BUILT
+        manifest = replace(manifest, shared_note=note, exact_below=exact_below)
         held = SharedVectors.of(model, in_space, [_key(r) for r in rows], images)
         manifest = _calibrated_for_images(manifest, rows, held, calibration_images)
         store(folder, manifest, rows, vectors, sentences, rest[: len(sentences)], sentence_rows, held)
@@ -254,7 +258,7 @@ def _rewrite(
         manifest = replace(manifest, image_floor=None)
     if manifest.image_minimum is None:
         manifest = _calibrated_for_images(manifest, rows, held, None)
-    store(index.folder, manifest, rows, vectors, sentences, sentence_vectors, sentence_rows, held)
+    store(index.folder, manifest, rows, vectors, sentences, sentence_vectors, sentence_rows, held, index.vectors)
     return open_index(index.folder)
 
 

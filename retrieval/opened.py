@@ -1,33 +1,38 @@
 """A verified index on disk ↔ an `Index` in memory.
 
-A generation on disk (see `generation`) holds index.faiss (exact inner product), reports.jsonl, sentences.jsonl,
-sentences.f2 (float16) and, where there is something of the shared image-text space, shared.f2 (a vector for each
-report's text), images.f2 and images.i4 (a vector for the radiograph of a signed study, and its report's row).
+A generation on disk (see `generation`) holds index.faiss (inner product, see `vectors`), reports.jsonl,
+sentences.jsonl, sentences.f2 (float16) and, where there is something of the shared image-text space, shared.f2 (a
+vector for each report's text), images.f2 and images.i4 (a vector for the radiograph of a signed study, and its report's
+row).
 
-Format 1 had nothing of the shared space; it still opens.
+Format 1 had nothing of the shared space, format 2 was always exact; both still open.
 """
 
 from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 import faiss
 import numpy as np
 
 from core_models.errors import ModelMissing
+from retrieval import guard
 from retrieval import shared as space
+from retrieval import vectors as search_index
 from retrieval.embedding import DIMENSIONS
 from retrieval.generation import REBUILD, damaged, publish, read_file, read_manifest
 from retrieval.report import CorpusReport
 from retrieval.shared import SharedVectors
 
-FORMAT = 2
-READABLE = (1, FORMAT)
+FORMAT = 3
+READABLE = (1, 2, FORMAT)
 
 _FILES = ("index.faiss", "reports.jsonl", "sentences.jsonl", "sentences.f2")
 _OPTIONAL = (space.TEXTS, space.IMAGES, space.IMAGE_ROWS)
@@ -47,6 +52,8 @@ class Manifest:
         shared_note: why there are no text vectors, as a clause; "" where there are.
         image_minimum: as `minimum`, for a radiograph among the report texts; None: not calibrated.
         image_floor: cosine similarity below which two radiographs are no more alike than most; None: not calibrated.
+        kind: of the vectors' index, "exact" or "inverted lists"; the latter from `exact_below` reports on.
+        recall_at_10: of its text search against exact search, measured when it was written; 1 for an exact one.
     """
 
     corpora: dict[str, int]
@@ -69,6 +76,9 @@ class Manifest:
     image_minimum: float | None = None
     image_calibration: str = ""
     image_floor: float | None = None
+    kind: str = search_index.EXACT
+    exact_below: int = search_index.EXACT_BELOW
+    recall_at_10: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,15 @@ class Index:
         """Ids of the signed reports whose study's radiograph is in the index."""
         return frozenset(self.reports[row].id for row in self.shared.image_rows.tolist())
 
+    def times(self, sentence: str) -> int:
+        """How many reports hold the sentence; case, punctuation and spacing aside."""
+        return self._times[guard.words(sentence)]
+
+    @cached_property
+    def _times(self) -> Counter[str]:
+        words = [guard.words(s) for s in self.sentences]
+        return Counter(text for rows in self.sentence_rows for text in {words[row] for row in rows})
+
     def takes(self, image_model: str) -> bool:
         """Whether `add` would store an image vector of this model."""
         return self.shared.texts is None or self.shared.model == image_model
@@ -120,7 +139,7 @@ def open_index(folder: Path) -> Index:
     for line in content["reports.jsonl"].decode("utf-8").splitlines():
         row = json.loads(line)
         sentence_rows.append(tuple(row.pop("sentence_rows")))
-        reports.append(CorpusReport(**row | {"terms": tuple(row["terms"]), "flags": tuple(row["flags"])}))
+        reports.append(CorpusReport(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}))
     sentences = tuple(json.loads(line) for line in content["sentences.jsonl"].decode("utf-8").splitlines())
     vectors = _from_bytes(content["index.faiss"])
     sentence_vectors = np.frombuffer(content["sentences.f2"], dtype="<f2").reshape(-1, DIMENSIONS)
@@ -144,12 +163,12 @@ def store(
     sentence_vectors: np.ndarray,
     sentence_rows: Sequence[tuple[int, ...]],
     held: SharedVectors,
+    like: faiss.Index | None = None,
 ) -> None:
-    """Write a generation of the parts; the manifest's counts are theirs."""
-    flat = faiss.IndexFlatIP(DIMENSIONS)
-    flat.add(np.ascontiguousarray(vectors, dtype=np.float32))
+    """Write a generation of the parts; the manifest's counts are theirs.  `like`: the index that it replaces."""
+    searched = search_index.build(vectors, manifest.exact_below, like)
     content = {
-        "index.faiss": _to_bytes(flat),
+        "index.faiss": _to_bytes(searched),
         "reports.jsonl": _lines(asdict(r) | {"sentence_rows": s} for r, s in zip(reports, sentence_rows, strict=True)),
         "sentences.jsonl": _lines(sentences),
         "sentences.f2": np.ascontiguousarray(sentence_vectors, dtype="<f2").tobytes(),
@@ -167,6 +186,8 @@ def store(
         shared_dimensions=held.dimensions,
         shared_texts=0 if held.texts is None else len(held.texts),
         images=len(held.image_rows),
+        kind=search_index.kind(searched),
+        recall_at_10=round(search_index.recall(searched, vectors), 4),
     )
     publish(folder, content, lambda files: asdict(replace(manifest, files=files)))
 

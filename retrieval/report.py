@@ -18,6 +18,7 @@ class CorpusReport:
         source: corpus name ("open-i", "signed", a folder's name).
         patient_key: salted digest of the patient id for "never the same patient's later report", or "".
         date: YYYYMMDD or "".
+        readers: who may see it, by name; empty: everybody.
         flags: what cleaning removed or found suspicious ("instruction-like text").
     """
 
@@ -33,6 +34,7 @@ class CorpusReport:
     patient_key: str = ""
     date: str = ""
     flags: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -42,8 +44,13 @@ class CorpusReport:
 Split = Literal["train", "test"]
 
 
+Stance = Literal["supports", "contradicts", ""]
+
 FoundBy = tuple[str, int, float]
 """(list's name, rank from 1, score in that list)."""
+
+Said = tuple[str, str]
+"""(card's id, a report's sentence about what the card says)."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +62,20 @@ class Prior:
             image in the shared space; else, in an index without texts of that space, of the study's image.
         matched: the report's sentences nearest to the query's text, best first (at most three); none without one.
         found_by: the lists that found it, each with its rank and score there; reports that read alike count as one.
+        close: its score reaches the calibrated threshold; one that does not is shown, and quoted to no model.
+        same_patient: an earlier report of the study's own patient.
+        stance: whether it states what a card of the board states, or the opposite; "" where it says nothing of it.
+        said: (card's id, the report's sentence that says so), in the order of the board, a card at most once.
     """
 
     report: CorpusReport
     score: float
     matched: tuple[str, ...]
     found_by: tuple[FoundBy, ...] = ()
+    close: bool = True
+    same_patient: bool = False
+    stance: Stance = ""
+    said: tuple[Said, ...] = ()
 
     @property
     def found_words(self) -> str:

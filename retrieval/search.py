@@ -1,8 +1,8 @@
 """What the reader asks and the image shows → the most similar priors out, filtered beforehand; or none, said so.
 
-Without an image the text alone decides, by cosine similarity.  With one, up to four lists are fused by their ranks (see
-`fusion`): the query's text against the reports, the finding terms against the reports' terms, and the image, in the
-shared image-text space, against the reports' texts and against the images of signed studies.
+Up to four lists are fused by their ranks (see `fusion`): the query's text against the reports, the finding terms
+against the reports' terms, and the image, in the shared image-text space, against the reports' texts and against the
+images of signed studies.  An indication alone is one list: cosine similarity decides.
 
 Concurrency: a `Searcher` changes nothing after construction; searches may run in several threads.
 """
@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 
 from core_models.errors import ModelMissing
 from core_models.foundation.hubs import popularity
-from retrieval import guard
+from retrieval import guard, vectors
 from retrieval.embedding import Encoder
-from retrieval.fusion import Fused, fuse
+from retrieval.fusion import FINDINGS, IMAGE_IMAGE, IMAGE_REPORT, TEXT, WEIGHTS, Fused, fuse
 from retrieval.generation import REBUILD
 from retrieval.opened import Index
 from retrieval.report import CorpusReport, Prior
@@ -36,8 +35,7 @@ DEPTH = 200
 UNCALIBRATED_IMAGES = 1
 """Images that are fused while no floor is calibrated: of a handful, the best is the best whatever it shows."""
 
-TEXT, FINDINGS, IMAGE_REPORT, IMAGE_IMAGE = "text", "findings", "image to report", "image to image"
-
+_DATE = re.compile(r"\d{8}")
 _RADIOGRAPHS = frozenset({"CR", "DX", "RG", "RF", "XR", "PX"})
 _NOT_WORDS = re.compile(r"[\W_]+")
 
@@ -86,11 +84,13 @@ class Searcher:
                 "The index of prior reports was made by another encoder: build it again with `python app.py index`."
             )
         self.index = index
-        self._encoder = encoder
+        self.encoder = encoder
         self._modality = np.array([_modality(r.modality) for r in index.reports])
         self._region = np.array([r.region.lower() for r in index.reports])
         self._study = np.array([r.study_id for r in index.reports])
         self._patient = np.array([r.patient_key for r in index.reports])
+        self._date = np.array([_day(r.date) for r in index.reports])
+        self._limited = np.array([bool(r.readers) for r in index.reports])
         texts: dict[str, int] = {}
         self._text = np.array([texts.setdefault(_normalised(r), len(texts)) for r in index.reports])  # (reports,)
         self._terms = TermsLikeness(r.terms for r in index.reports)
@@ -111,7 +111,9 @@ class Searcher:
         modality: str | None = None,
         region: str | None = None,
         exclude_study: str | None = None,
-        exclude_patient: str | None = None,
+        patient: str | None = None,
+        date: str = "",
+        reader: str = "",
         minimum: float | None = None,
         image: np.ndarray | None = None,
         image_model: str = "",
@@ -125,7 +127,10 @@ class Searcher:
             modality: DICOM modality; hits are of it where the index has any (all radiograph codes are one), else of
                 any, and the result says so.
             region: only reports of this region, where given.
-            exclude_study, exclude_patient: never a report, or an image, of this study id or with this patient key.
+            exclude_study: never a report, or an image, of this study id.
+            patient: the study's patient key; of this patient only reports from before `date` are hits, and marked.
+            date: the study's day, YYYYMMDD; without one no report of the patient is known to be earlier.
+            reader: who asks; reports that name their readers are hits for those alone.
             minimum: threshold for "close"; None takes the index's calibrated one.
             image: (d,) vector of the study's image in the shared image-text space, or None; alone it is enough.
             image_model: the space's name; vectors of another than the index's are not used, and the result says so.
@@ -143,16 +148,12 @@ class Searcher:
             sentence = f"{sentence} {image_note}".strip()
             return SearchResult((), False, sentence, _since(started), threshold=threshold or 0.0, flags=flags)
 
-        allowed, other_modality = self._allowed(modality, region, exclude_study, exclude_patient)
+        allowed, other_modality = self._allowed(modality, region, exclude_study, patient, date)
+        allowed &= self._may_see(reader)
         k = max(1, min(k, MAX_HITS))
-        depth = k if picture is None else DEPTH
-        vector = self._encoder.encode([text])[0] if asked else None  # (384,)
-        lists: dict[str, Hits] = {}
-        if vector is not None:
-            lists[TEXT] = self._nearest(vector, allowed, depth)
-        if picture is not None:
-            lists |= self._seen(picture, terms, np.flatnonzero(allowed), depth)
-        priors = tuple(self._prior(hit, row, vector, picture) for hit, row in self._fused(lists)[:k])
+        vector = self.encoder.encode([text])[0] if asked else None  # (384,)
+        lists = self.lists(vector, terms, picture, allowed, k)
+        priors = tuple(self._prior(hit, row, vector, picture, threshold, patient) for hit, row in self.fused(lists)[:k])
         best = self._best(lists, picture, np.flatnonzero(allowed))
         close = bool(priors) and threshold is not None and best >= threshold
         notes = [image_note]
@@ -168,6 +169,29 @@ class Searcher:
             )
         sentence = " ".join(n for n in notes if n)
         return SearchResult(priors, close, sentence, _since(started), other_modality, threshold or 0.0, flags)
+
+    def lists(
+        self, vector: np.ndarray | None, terms: Sequence[str], picture: np.ndarray | None, allowed: np.ndarray, k: int
+    ) -> dict[str, Hits]:
+        """What there is to ask with, each against the allowed rows; a list with nothing in it is left out.
+
+        Args:
+            vector: (384,) of the query's text; picture: (d,) of the image in the shared space; None: not asked with.
+            allowed: (reports,) bool.
+            k: hits wanted after the fusion: of one list alone no more are ranked.
+        """
+        rows = np.flatnonzero(allowed)
+        likeness = self._terms.to(terms)[rows]
+        alike = likeness > 0
+        lists: dict[str, Hits] = {TEXT: [], FINDINGS: []}  # first, as the reader reads them
+        if vector is not None:
+            lists[TEXT] = self._nearest(vector, allowed, k if picture is None and not alike.any() else DEPTH)
+        if picture is not None:
+            lists |= self._seen(picture, rows)
+        # Of the many with just these terms ("normal") those count that another list names too, not the first indexed.
+        named = np.isin(self._text[rows], [self._text[row] for hits in lists.values() for row, _ in hits])
+        lists[FINDINGS] = self._distinct(rows[alike], likeness[alike], DEPTH, named[alike])
+        return {name: hits for name, hits in lists.items() if hits}
 
     def _best(self, lists: dict[str, Hits], picture: np.ndarray | None, rows: np.ndarray) -> float:
         """The cosine that says whether there is a close precedent: of the text, else of the image."""
@@ -198,40 +222,49 @@ class Searcher:
             return self.index.manifest.minimum
         return None if self._shared_texts is None else self.index.manifest.image_minimum
 
-    def _seen(self, picture: np.ndarray, terms: Sequence[str], rows: np.ndarray, depth: int) -> dict[str, Hits]:
-        """The lists beside the text's, over the allowed rows; a list with nothing in it is left out."""
+    def _seen(self, picture: np.ndarray, rows: np.ndarray) -> dict[str, Hits]:
+        """The image's lists over the allowed rows."""
         lists = {}
-        likeness = self._terms.to(terms)[rows]
-        lists[FINDINGS] = self._distinct(rows[likeness > 0], likeness[likeness > 0], depth)
         if self._shared_texts is not None:
             near = self._shared_texts[rows] @ picture - self._popularity[rows]
-            lists[IMAGE_REPORT] = self._distinct(rows, near, depth)
+            lists[IMAGE_REPORT] = self._distinct(rows, near, DEPTH)
         pictured, floor = self.index.shared.image_rows, self.index.manifest.image_floor
         alike = self._images @ picture
         mine = np.isin(pictured, rows) & (alike >= (-np.inf if floor is None else floor))
-        deep = UNCALIBRATED_IMAGES if floor is None else depth
+        deep = UNCALIBRATED_IMAGES if floor is None else DEPTH
         lists[IMAGE_IMAGE] = self._distinct(pictured[mine], alike[mine], deep)
-        return {name: hits for name, hits in lists.items() if hits}
+        return lists
 
-    def _distinct(self, rows: np.ndarray, scores: np.ndarray, count: int) -> Hits:
-        """The best `count` texts of the rows."""
+    def _distinct(self, rows: np.ndarray, scores: np.ndarray, count: int, before: np.ndarray | None = None) -> Hits:
+        """The best `count` texts of the rows; among equals those first that `before` names."""
         hits: dict[int, tuple[int, float]] = {}
-        for place in np.argsort(-scores, kind="stable").tolist():
+        order = np.argsort(-scores, kind="stable") if before is None else np.lexsort((~before, -scores))
+        for place in order.tolist():
             hits.setdefault(int(self._text[rows[place]]), (int(rows[place]), _cosine(scores[place])))
             if len(hits) == count:
                 break
         return list(hits.values())
 
-    def _fused(self, lists: dict[str, Hits]) -> list[tuple[Fused[int], int]]:
+    def fused(
+        self, lists: Mapping[str, Hits], weights: Mapping[str, float] | None = WEIGHTS
+    ) -> list[tuple[Fused[int], int]]:
         """The texts of all lists, best first, each with the row of the report that stands for it."""
         by_text = {name: [(int(self._text[row]), score) for row, score in hits] for name, hits in lists.items()}
         row_of: dict[int, int] = {}
         for hits in lists.values():
             # Of reports that read alike, the last list's: the one whose image is like it, else whose terms are.
             row_of |= {int(self._text[row]): row for row, _ in hits}
-        return [(hit, row_of[hit.thing]) for hit in fuse(by_text)]
+        return [(hit, row_of[hit.thing]) for hit in fuse(by_text, weights)]
 
-    def _prior(self, hit: Fused[int], row: int, vector: np.ndarray | None, picture: np.ndarray | None) -> Prior:
+    def _prior(
+        self,
+        hit: Fused[int],
+        row: int,
+        vector: np.ndarray | None,
+        picture: np.ndarray | None,
+        threshold: float | None,
+        patient: str | None,
+    ) -> Prior:
         scores = {name: score for name, _, score in hit.found_by}
         if vector is not None:
             score = scores.get(TEXT)
@@ -242,10 +275,24 @@ class Searcher:
         else:
             score = scores[IMAGE_IMAGE]
         matched = () if vector is None else self._matched(row, vector)
-        return Prior(self.index.reports[row], score, matched, hit.found_by)
+        return Prior(
+            self.index.reports[row],
+            score,
+            matched,
+            hit.found_by,
+            close=threshold is not None and score >= threshold,
+            same_patient=bool(patient) and str(self._patient[row]) == patient,
+        )
+
+    def _may_see(self, reader: str) -> np.ndarray:
+        """(reports,) bool: those that name no readers, and those that name this one."""
+        seen = ~self._limited
+        for row in np.flatnonzero(self._limited).tolist():
+            seen[row] = reader in self.index.reports[row].readers
+        return seen
 
     def _allowed(
-        self, modality: str | None, region: str | None, exclude_study: str | None, exclude_patient: str | None
+        self, modality: str | None, region: str | None, exclude_study: str | None, patient: str | None, date: str
     ) -> tuple[np.ndarray, bool]:
         """(reports,) bool of what may be a hit, and whether the asked modality is not in the index."""
         allowed = np.ones(len(self.index.reports), dtype=bool)
@@ -259,24 +306,24 @@ class Searcher:
             allowed &= self._region == region.lower()
         if exclude_study:
             allowed &= self._study != exclude_study
-        if exclude_patient:
-            allowed &= self._patient != exclude_patient
+        if patient:
+            earlier = (self._date != "") & (self._date < _day(date))  # nothing is before a day that is not known
+            allowed &= (self._patient != patient) | earlier
         return allowed, other_modality
 
     def _nearest(self, vector: np.ndarray, allowed: np.ndarray, k: int) -> Hits:
         """Up to k hits of the text, each text once: half of all normal reports read word for word alike."""
-        rows = np.flatnonzero(allowed).astype(np.int64)
-        parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(rows))
-        count = min(len(rows), 8 * k)
+        allowed_rows = int(allowed.sum())
+        count = min(allowed_rows, 8 * k)
         while count:
-            scores, found = self.index.vectors.search(vector[None], count, params=parameters)
+            scores, found = vectors.search(self.index.vectors, vector[None], count, allowed)
             distinct: dict[int, tuple[int, float]] = {}
             for row, score in zip(found[0].tolist(), scores[0].tolist(), strict=True):
                 if row >= 0:
                     distinct.setdefault(int(self._text[row]), (row, _cosine(score)))
-            if len(distinct) >= k or count == len(rows):
+            if len(distinct) >= k or count == allowed_rows:
                 return list(distinct.values())[:k]
-            count = min(len(rows), 4 * count)
+            count = min(allowed_rows, 4 * count)
         return []
 
     def _matched(self, row: int, vector: np.ndarray) -> tuple[str, ...]:
@@ -292,6 +339,11 @@ def _modality(code: str) -> str:
     """DX, CR and the like are one modality to a reader: radiograph."""
     code = code.strip().upper()
     return "CR" if code in _RADIOGRAPHS else code
+
+
+def _day(date: str) -> str:
+    """The day as it can be compared; "" where none is known."""
+    return date if _DATE.fullmatch(date) else ""
 
 
 def _shown(modality: str | None) -> str:

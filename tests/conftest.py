@@ -46,12 +46,12 @@ def demo_ct(spare: Settings) -> Path:
 @pytest.fixture(scope="session")
 def prepared_models(spare: Settings) -> Path:
     """The folder of prepared models; converting the language model takes a minute where it was not done yet."""
-    from core_models.drafting import language_model
+    from core_models.drafting import vision_language
 
-    if language_model.prepared(_REAL.models):
+    if vision_language.prepared(_REAL.models):
         return _REAL.models
     try:
-        language_model.prepare(spare.models)
+        vision_language.prepare(spare.models)
     except ReadingRoomError as error:
         pytest.skip(f"the language model cannot be prepared: {error}")
     return spare.models

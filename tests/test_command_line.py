@@ -208,14 +208,14 @@ def test_other_image_weights_rebuild_the_shipped_corpus_and_leave_a_house_s_own(
 ) -> None:
     from types import SimpleNamespace
 
-    from core_models.drafting import language_model
+    from core_models.drafting import vision_language
     from retrieval import index
     from webapp import demo, priors
     from webapp.settings import load
 
     held = SimpleNamespace(shared=SimpleNamespace(model="eyes/1"), manifest=SimpleNamespace(corpora=corpora))
     built: list[str] = []
-    monkeypatch.setattr(language_model, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(vision_language, "prepare", lambda *_, **__: None)
     monkeypatch.setattr(demo, "fetch", lambda *_: None)
     monkeypatch.setattr(index, "open_index", lambda _: held)
     monkeypatch.setattr(priors, "shared_text", lambda _: SimpleNamespace(name="eyes/2"))

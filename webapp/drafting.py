@@ -12,9 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from core_models.drafting.evidence import DraftModel, Evidence, Statement
+from core_models.drafting.evidence import Draft, DraftModel, Statement
 from core_models.errors import Busy, Cancelled, Conflict, ReadingRoomError
 from webapp.board import Board
 from webapp.errors import logged
@@ -24,6 +24,10 @@ from webapp.report import Reports
 from webapp.settings import Settings
 from webapp.store import Store
 
+if TYPE_CHECKING:
+    from core_models.drafting.drafter import Job
+
+T = TypeVar("T")
 WAIT_S = 30.0  # for the draft before; then the reader is told to try again
 WAITING = 4
 TICK_S = 0.1
@@ -35,16 +39,9 @@ END = None  # the queue's last item
 class Writer(Protocol):
     """What is asked of `core_models.drafting.drafter.Drafter`."""
 
-    def stream(
-        self,
-        cards: Sequence[Evidence],
-        priors: Sequence[Any],
-        indication: str,
-        *,
-        modality: str,
-        seed: int = 0,
-        cancelled: Callable[[], bool],
-    ) -> Iterator[Any]: ...
+    def stream(self, job: Job, cancelled: Callable[[], bool]) -> Iterator[Any]: ...
+
+    def many(self, jobs: Sequence[Job]) -> list[Draft]: ...
 
 
 @dataclass
@@ -107,9 +104,44 @@ class Drafting:
         run.finished.wait(wait_s)
         return True
 
+    def job(self, study_id: str, seed: int = 0) -> Job:
+        """All that a draft of the study is made from, as it is now.  Raises NotFound."""
+        from core_models.drafting.drafter import Job
+
+        study = self._store.study(study_id)
+        return Job(
+            cards=tuple(c for c in self._store.evidence(study_id) if c.status != "rejected"),
+            priors=tuple(prior_texts(self._store, study_id)),
+            indication=study.indication,
+            modality=study.modality,
+            picture=self._eyes.picture(study_id),
+            seed=seed,
+        )
+
+    def with_writer(self, work: Callable[[Writer], T], cancelled: Callable[[], bool] = lambda: False) -> T:
+        """Call `work` with the loaded model while no draft is written.
+
+        Raises:
+            Busy: a draft does not end in time; ModelMissing: the model is not there; what `work` raises.
+        """
+        self._wait(cancelled, lambda: None)
+        try:
+            if self._writer is None:
+                self._writer = self._load()
+            return work(self._writer)
+        finally:
+            self._turn.release()
+
+    def forget(self) -> None:
+        """Let go of the loaded model: the next draft loads the adapter that is in use then."""
+        with self._turn:
+            self._writer = None
+
     def _run(self, run: Run, search: bool, seed: int) -> None:
         try:
-            self._wait_for_turn(run)
+            self._wait(
+                run.cancel.is_set, lambda: run.events.put(("status", {"text": "Waiting for another draft to end"}))
+            )
             try:
                 self._write(run, search, seed)
             finally:
@@ -128,24 +160,23 @@ class Drafting:
             run.finished.set()
             run.events.put(END)
 
-    def _wait_for_turn(self, run: Run) -> None:
+    def _wait(self, cancelled: Callable[[], bool], tell: Callable[[], None]) -> None:
+        """Take the turn.  Raises Cancelled, Busy."""
         deadline = time.monotonic() + WAIT_S
         told = False
         while not self._turn.acquire(timeout=TICK_S):
-            if run.cancel.is_set():
+            if cancelled():
                 raise Cancelled("The draft was stopped.")
             if time.monotonic() > deadline:
                 raise Busy("Another draft is being written: try again in a moment.")
             if not told:
-                run.events.put(("status", {"text": "Waiting for another draft to end"}))
+                tell()
                 told = True
 
     def _write(self, run: Run, search: bool, seed: int) -> None:
-        study = self._store.study(run.study_id)
         self._read_images(run)
         self._board.sync(run.study_id)
         warnings = self._search(run) if search else []
-        cards = self._store.evidence(run.study_id)
         if self._writer is None:
             run.events.put(("status", {"text": "Loading the language model"}))
             self._writer = self._load()
@@ -157,14 +188,7 @@ class Drafting:
         unseen: tuple[str, ...] = ()
         draft = None
         kinds = _event_kinds()
-        stream = self._writer.stream(
-            [c for c in cards if c.status != "rejected"],
-            prior_texts(self._store, run.study_id),
-            study.indication,
-            modality=study.modality,
-            seed=seed,
-            cancelled=run.cancel.is_set,
-        )
+        stream = self._writer.stream(self.job(run.study_id, seed), run.cancel.is_set)
         failure: Exception | None = None
         try:
             for event in stream:
@@ -191,6 +215,8 @@ class Drafting:
         if finished and model is not None:
             from webapp.routes import shapes
 
+            # Word for word from a prior: said so, since it was written about another patient.
+            finished = list(self._priors.mark_copied(finished, self._store.priors(run.study_id)))
             report = shapes.report(*self._reports.merge_draft(run.study_id, finished, model, unseen))
         if failure is not None:
             raise failure
@@ -258,7 +284,7 @@ def _event_kinds() -> Any:
 
 
 def prior_texts(store: Store, study_id: str) -> list[Any]:
-    """The priors that the reader has not rejected, as the drafter takes them."""
+    """The priors that are close, do not contradict the board and were not rejected, as the drafter takes them."""
     from core_models.drafting.drafter import PriorText
 
     return [
@@ -270,7 +296,7 @@ def prior_texts(store: Store, study_id: str) -> list[Any]:
             matched=row.prior.matched,
         )
         for row in store.priors(study_id)
-        if row.evidence.status != "rejected"
+        if row.evidence.status != "rejected" and row.prior.close and row.prior.stance != "contradicts"
     ]
 
 
@@ -278,11 +304,17 @@ def loader(settings: Settings) -> Callable[[], Writer]:
     """A function that loads the language model with its adapter; torch is imported when it is called."""
 
     def load() -> Writer:
-        from pathlib import Path
+        from core_models.drafting import promotion, writers
 
-        from core_models.drafting import drafter
-
-        adapter = Path(settings.adapter) if settings.adapter else Path(__file__).resolve().parents[1] / "assets/adapter"
-        return drafter.load(settings.models, adapter, settings.threads)
+        own = settings.writer in ("", writers.EMBEDDED)
+        adapter = promotion.resolve(settings.home, settings.adapter) if own or settings.adapter else None
+        return writers.open_writer(
+            settings.writer,
+            settings.models,
+            adapter,
+            settings.threads,
+            key=settings.writer_key,
+            allow_remote=settings.writer_allow_remote,
+        )
 
     return load

@@ -154,6 +154,15 @@ class EyesService:
                 return r.embedding, r.model
         return None
 
+    def picture(self, study_id: str) -> np.ndarray | None:
+        """(h, w) grey levels of the study's first usable radiograph that was read, bright = dense, or None."""
+        for one in self._peek(study_id):
+            if one.reading is not None and one.reading.quality.usable:
+                pixels = self._store.volume(one.series_id).array[0]
+                turned_back = any("inverted" in note for note in one.reading.quality.notes)
+                return -pixels.astype("float32") if turned_back else pixels
+        return None
+
     def unseen(self, study_id: str) -> tuple[str, ...]:
         """What no image model saw, each in a sentence."""
         study = self._store.study(study_id)

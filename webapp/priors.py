@@ -1,4 +1,4 @@
-"""A study, its image where it was read → the most similar earlier reports, put on the board as cards.
+"""A study, its image where it was read → the earlier reports that are of use, put on the board as cards.
 
 The index is opened on first use and again when its file changes; one lock guards that.
 """
@@ -6,14 +6,15 @@ The index is opened on first use and again when its file changes; one lock guard
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from core_models.drafting.evidence import Evidence
+from core_models.drafting.evidence import Evidence, Statement
 from core_models.errors import ModelMissing, ReadingRoomError
-from retrieval.guard import INSTRUCTION
+from retrieval import choice
+from retrieval.guard import INSTRUCTION, copied
 from retrieval.report import Prior
 from webapp.settings import Settings
 from webapp.store import PriorRow, Store
@@ -26,7 +27,15 @@ if TYPE_CHECKING:
 EmbeddingOf = Callable[[str], "tuple[np.ndarray, str] | None"]
 """Study id → its image's (d,) vector in the shared image-text space and that space's name; None: not read, no image."""
 
-FOUND = 5
+CONSIDERED = 50
+"""Nearest reports that the few on the board are chosen from."""
+
+FOUND = choice.MOST
+
+COMMON = 5
+"""Reports of the index that hold a sentence, from which on it is nobody's own: of Open-i's training sentences in 5 to 9
+reports 46 % were written again in the held-out ones, of those in 10 or more 85 %, of those in a single one 2 %."""
+
 MAX_STATEMENT = 300
 UNKNOWN = frozenset({"", "OT", "SC"})  # a picture says nothing of its modality: every report may be like it
 INSTRUCTION_SENTENCE = "The indication or a finding reads like an instruction to a model; it is quoted, not followed."
@@ -68,33 +77,58 @@ class Priors:
         self._lock = threading.Lock()
 
     def find(self, study_id: str) -> Found:
-        """Search with the indication, the board's findings and the image; store the hits and answer them.
+        """Search with the indication, the board's findings and the image; store what is of use and answer it.
 
         Raises:
             NotFound; Conflict: the study is signed; ModelMissing: the index or the text encoder is not prepared.
         """
         study = self._store.study(study_id)
-        terms = tuple(
-            c.statement for c in self._store.evidence(study_id) if c.kind == "finding" and c.status != "rejected"
-        )
+        findings = [c for c in self._store.evidence(study_id) if c.kind == "finding" and c.status != "rejected"]
         image, image_model = self._embedding(study_id)
-        with self._lock:
-            if self._search is None or _outdated(self._search):
-                self._search = self._open()
-            search = self._search
-        result = search.search(
+        result = self._opened().search(
             study.indication,
-            terms=terms,
-            k=FOUND,
+            terms=tuple(c.statement for c in findings),
+            k=CONSIDERED,
             modality=None if study.modality in UNKNOWN else study.modality,
             exclude_study=study_id,
-            exclude_patient=self._patient_key(study.patient_id) or None,
+            patient=self._patient_key(study.patient_id) or None,
+            date=study.date,
             image=image,
             image_model=image_model,
         )
-        rows = self._store.set_priors(study_id, [(prior_card(hit), hit) for hit in result.priors])
+        shown = choice.chosen(result.priors, [choice.Finding(c.id, c.statement) for c in findings])
+        rows = self._store.set_priors(study_id, [(prior_card(hit), hit) for hit in shown])
         odd = INSTRUCTION_SENTENCE if INSTRUCTION in result.flags else ""
-        return Found(rows, f"{odd} {result.sentence}".strip())
+        none = any(h.close for h in result.priors) and not any(h.close for h in shown)
+        sentences = (odd, result.sentence, choice.NONE_STATES if none else "")
+        return Found(rows, " ".join(s for s in sentences if s))
+
+    def mark_copied(self, statements: Sequence[Statement], rows: Sequence[PriorRow]) -> tuple[Statement, ...]:
+        """The statements, those of the model that stand word for word in one of these priors marked with its card's id.
+
+        A sentence that at least `COMMON` reports of the index hold is everybody's and is not marked; where no index can
+        be opened, every sentence counts as rare.
+        """
+        try:
+            index = getattr(self._opened(), "index", None)
+        except ReadingRoomError:
+            index = None
+        cards = {id(row.prior): row.evidence.id for row in rows}
+
+        def marked(statement: Statement) -> Statement:
+            if statement.origin != "model" or (index is not None and index.times(statement.text) >= COMMON):
+                return statement
+            source = copied(statement.text, (row.prior for row in rows))
+            return statement if source is None else replace(statement, copied_from=cards[id(source)])
+
+        return tuple(map(marked, statements))
+
+    def _opened(self) -> Search:
+        """The search on the index in force."""
+        with self._lock:
+            if self._search is None or _outdated(self._search):
+                self._search = self._open()
+            return self._search
 
     def _embedding(self, study_id: str) -> tuple[np.ndarray | None, str]:
         try:
@@ -131,6 +165,23 @@ def prior_card(hit: Prior) -> Evidence:
     if len(text) > MAX_STATEMENT:
         text = text[: MAX_STATEMENT - 1] + "…"
     return Evidence("", "prior", "other", text, source=f"report {hit.report.id}")
+
+
+def quoted(searcher: Any, study_id: str, indication: str, cards: Sequence[Evidence]) -> list[Any]:
+    """The priors that a draft from these cards would have quoted to it, for evaluations.
+
+    Found and chosen as `Priors.find` does it; those that are close and do not contradict the board.
+    """
+    from core_models.drafting.drafter import PriorText
+
+    findings = [choice.Finding(c.id, c.statement) for c in cards if c.kind == "finding"]
+    terms = tuple(c.statement for c in findings)
+    found = searcher.search(indication, terms=terms, k=CONSIDERED, modality="CR", exclude_study=study_id)
+    return [
+        PriorText(f"P{n}", p.report.findings, p.report.impression, p.report.terms, p.matched)
+        for n, p in enumerate(choice.chosen(found.priors, findings), 1)
+        if p.close and p.stance != "contradicts"
+    ]
 
 
 def opener(settings: Settings) -> Callable[[], Search]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 
 from core_models.drafting.evidence import DraftModel, Section, Statement
 from core_models.errors import Conflict, Refused
@@ -143,11 +144,10 @@ def merge(
     first = 1 + max((int(m[1]) for i in used if (m := re.fullmatch(r"s(\d{1,9})", i))), default=0)
     new = [replace(s, id=f"s{n}") for n, s in enumerate(drafted, first)]
     said = {(s.section, s.text.casefold()) for s in kept}
-    # What the reader reworded is not said again in the model's words.
-    reworded = {(s.section, frozenset(s.evidence)) for s in kept if s.origin == "edited" and s.evidence}
-    new = [
-        s
-        for s in new
-        if (s.section, s.text.casefold()) not in said and (s.section, frozenset(s.evidence)) not in reworded
-    ]
+    new = [s for s in new if (s.section, s.text.casefold()) not in said]
+    # What the reader reworded is not said again in the model's words: each takes the place of the one most like it.
+    for mine in (s for s in kept if s.origin == "edited" and s.evidence):
+        alike = [s for s in new if (s.section, set(s.evidence)) == (mine.section, set(mine.evidence))]
+        if alike:
+            new.remove(max(alike, key=lambda s: SequenceMatcher(None, s.text, mine.text).ratio()))
     return tuple(s for section in SECTIONS for s in (*kept, *new) if s.section == section)

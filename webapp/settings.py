@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import platformdirs
@@ -13,6 +13,7 @@ from core_models.errors import Refused
 
 PREFIX = "READING_ROOM_"
 _EYES = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*(?::\S.*)?")
+_WRITER = re.compile(r"embedded|folder:\S.*|server:https?://[^\s#]+#\S+")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Settings:
         threads: torch and OpenMP threads for models.
         adapter: folder of the LoRA adapter, or "" for the one in assets/.
         eyes: the model that reads images, as NAME or NAME:FOLDER of `core_models.registry`; "" for the embedded one.
+        writer: the model that writes drafts, as in `core_models.drafting.writers`; "" for the embedded one.
+        writer_key: sent to a server that writes drafts.
+        writer_allow_remote: whether that server may be another machine, which patients' images and cards then reach.
     """
 
     home: Path
@@ -39,6 +43,9 @@ class Settings:
     threads: int = 2
     adapter: str = ""
     eyes: str = ""
+    writer: str = ""
+    writer_key: str = field(default="", repr=False)
+    writer_allow_remote: bool = False
 
     @property
     def models(self) -> Path:
@@ -73,6 +80,18 @@ def load(environ: dict[str, str] | None = None) -> Settings:
     eyes = get("EYES", "").strip()
     if eyes and not _EYES.fullmatch(eyes):
         raise Refused(f"{PREFIX}EYES is set to {eyes[:40]!r}; NAME or NAME:FOLDER is expected, as in rad-dino:FOLDER.")
+    writer = get("WRITER", "").strip()
+    if writer and not _WRITER.fullmatch(writer):
+        raise Refused(
+            f"{PREFIX}WRITER is set to {writer[:40]!r}; folder:PATH or server:http://127.0.0.1:8000/v1#MODEL is "
+            "expected."
+        )
+    allow = get("WRITER_ALLOW_REMOTE", "0")
+    if allow not in ("0", "1"):
+        raise Refused(f"{PREFIX}WRITER_ALLOW_REMOTE is set to {allow[:20]!r}; 0 or 1 is expected.")
+    key = get("WRITER_KEY", "").strip()
+    if not re.fullmatch(r"[!-~]*", key):  # and is not shown
+        raise Refused(f"{PREFIX}WRITER_KEY holds characters that no key has; letters, digits and signs are expected.")
     home = Path(get("HOME", platformdirs.user_data_dir("reading-room", appauthor=False))).expanduser().resolve()
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     return Settings(
@@ -85,4 +104,7 @@ def load(environ: dict[str, str] | None = None) -> Settings:
         threads=number("THREADS", 2),
         adapter=get("ADAPTER", ""),
         eyes=eyes,
+        writer=writer,
+        writer_key=key,
+        writer_allow_remote=allow == "1",
     )

@@ -1,7 +1,9 @@
 """Training pairs in → a LoRA adapter (safetensors) and its log out; can be interrupted at any step and resumed.
 
-The loss is taken on target tokens only, and logits are computed for those positions only (never for the prompt:
-with a vocabulary this large they would be most of the memory).  Batches are drawn from pairs of like length.
+What learns is LoRA on the language half and the projector of pictures; the image encoder stays as it is, so that its
+tokens are made once for each picture.  The loss is taken on target tokens only, and logits are computed for those
+positions only (never for the prompt: with a vocabulary this large they would be most of the memory).  Batches are drawn
+from pairs of like length.
 """
 
 from __future__ import annotations
@@ -11,16 +13,25 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from core_models.drafting.dataset import Example
-from core_models.drafting.language_model import LanguageModel
+from core_models.drafting.vision_language import (
+    LORA_MODULES,
+    MANIFEST,
+    PROJECTOR,
+    VisionLanguage,
+    check_adapter,
+    pixels,
+)
 from core_models.errors import Refused
 
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+Pair = tuple[list[int], list[int], str]
+"""Token ids of prompt and target, and the picture's id or ""."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,7 @@ class Recipe:
     alpha: int = 32
     learning_rate: float = 4e-4
     warmup_steps: int = 30
-    epochs: int = 3
+    epochs: int = 2
     batch: int = 8
     max_tokens: int = 448
     seed: int = 0
@@ -43,12 +54,14 @@ class Interrupted(Exception):
 
 
 def train(
-    base: LanguageModel,
+    base: VisionLanguage,
     pairs: Callable[[int], Sequence[Example]],
     held_out: Sequence[Example],
     out: Path,
     recipe: Recipe,
     *,
+    pictures: Mapping[str, Any] | None = None,
+    start: Path | None = None,
     resume: bool = False,
     compiled: bool = False,
     log: Callable[[str], None] = print,
@@ -60,6 +73,8 @@ def train(
         base: the prepared model without an adapter.
         pairs: epoch → that epoch's training pairs (drawn anew, deterministically).
         held_out: pairs for the validation loss; never trained on.
+        pictures: picture id → its (64, hidden) tokens of the encoder, for the pairs that have one (`tokens_of`).
+        start: an adapter of the same base to go on from; None begins anew.
         out: the adapter's folder; checkpoints go to ``out/checkpoint`` and are removed at the end.
         resume: go on from the checkpoint if there is one.
         compiled: run through torch.compile, half as fast again on two cores (needs a C++ compiler on the machine).
@@ -73,18 +88,27 @@ def train(
         Interrupted: `stop` said so; the checkpoint holds the state.
     """
     import torch
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, PeftModel, get_peft_model
 
     torch.manual_seed(recipe.seed)
-    config = LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=0.0, target_modules=list(TARGETS), task_type="CAUSAL_LM"
-    )
-    model = get_peft_model(base.model, config)
+    if start is None:
+        config = LoraConfig(
+            r=recipe.rank,
+            lora_alpha=recipe.alpha,
+            lora_dropout=0.0,
+            target_modules=LORA_MODULES,
+            modules_to_save=[PROJECTOR],
+        )
+        model = get_peft_model(base.model, config)
+    else:
+        check_adapter(start, base.digest)
+        model = PeftModel.from_pretrained(base.model, start, is_trainable=True, torch_device="cpu")
+    known = pictures or {}
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=0.01)
     checkpoint = out / "checkpoint"
     state: dict[str, Any] = {"step": 0, "losses": [], "validation": [], "seconds": 0.0}
-    schedule = [_batches(_encode(base.tokenizer, pairs(e), recipe.max_tokens), recipe, e) for e in range(recipe.epochs)]
+    schedule = [_batches(_encode(base, pairs(e), recipe.max_tokens), recipe, e) for e in range(recipe.epochs)]
     fingerprint = _fingerprint(schedule)
     _settle(checkpoint)
     if resume and (checkpoint / "state.json").is_file():
@@ -93,15 +117,16 @@ def train(
             raise Refused("The checkpoint was written on other pairs; remove it, or train on the same data and code.")
         log(f"resumed at step {state['step']}")
     state["pairs"] = fingerprint
-    held = _encode(base.tokenizer, held_out, recipe.max_tokens)
+    held = _encode(base, held_out, recipe.max_tokens)
+    loss_of = partial(_loss, model, base.image_token, known)
     if not state["validation"]:
-        state["validation"].append((0, _validate(model, held, recipe)))
+        state["validation"].append((0, _validate(model, loss_of, held, recipe)))
         log(f"validation loss before training {state['validation'][0][1]:.3f}")
 
     began = time.monotonic() - state["seconds"]
     step = 0
     if compiled:
-        decoder = model.get_base_model().model
+        decoder = model.get_base_model().model.language_model
         decoder.forward = torch.compile(decoder.forward, dynamic=True)
     total = sum(len(batches) for batches in schedule)
     model.train()
@@ -112,7 +137,7 @@ def train(
                 continue  # done before the interruption
             for group in optimiser.param_groups:
                 group["lr"] = recipe.learning_rate * _schedule(step, total, recipe.warmup_steps)
-            loss = _loss(model, *_collate(batch))
+            loss = loss_of(*_collate(batch))
             if not torch.isfinite(loss):
                 raise Refused(f"The loss is {loss.item()} at step {step}; the last checkpoint is kept for --resume.")
             loss.backward()
@@ -130,42 +155,64 @@ def train(
                 _save(checkpoint, model, optimiser, state, recipe)
             if stopped:
                 raise Interrupted
-        state["validation"].append((step, _validate(model, held, recipe)))
+        state["validation"].append((step, _validate(model, loss_of, held, recipe)))
         log(f"validation loss after epoch {epoch + 1}: {state['validation'][-1][1]:.3f}")
         _save(checkpoint, model, optimiser, state, recipe)
-    model.save_pretrained(out)
+    model.save_pretrained(out, save_embedding_layers=False)  # "auto" asks the hub for the base's vocabulary
+    _halve(out / "adapter_model.safetensors")
     _name_base(out / "adapter_config.json", base.name.partition("@")[0])
     (out / "README.md").unlink(missing_ok=True)  # peft's empty card; ours is written by the caller
     summary = {
         "base": base.name,
         "base_digest": base.digest,
+        "eyes": base.eyes,
         "recipe": asdict(recipe),
         "steps": step,
         "pairs": sum(len(b) for batches in schedule for b in batches),
+        "pairs_with_picture": sum(bool(p[2]) for batches in schedule for b in batches for p in b),
         "seconds": round(state["seconds"]),
         "validation": state["validation"],
         "loss_first_100": round(sum(state["losses"][:100]) / max(1, len(state["losses"][:100])), 4),
         "loss_last_100": round(sum(state["losses"][-100:]) / max(1, len(state["losses"][-100:])), 4),
     }
-    (out / "reading-room.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (out / MANIFEST).write_text(json.dumps(summary, indent=1) + "\n")
     _discard(checkpoint)
     return summary
 
 
-def _encode(tokenizer: Any, examples: Sequence[Example], limit: int) -> list[tuple[list[int], list[int]]]:
+def tokens_of(base: VisionLanguage, pictures: Iterator[tuple[str, Any]]) -> dict[str, Any]:
+    """(id, (h, w) grey picture) → id → (64, hidden) float16: the encoder's tokens, made once."""
+    import torch
+
+    out = {}
+    with torch.inference_mode():
+        for ident, picture in pictures:
+            seen = base.model.model.vision_tower(pixels(picture, base.image_size))
+            out[ident] = seen.last_hidden_state[0].half().clone()
+    return out
+
+
+def opening(base: VisionLanguage, text: str, picture: bool) -> list[int]:
+    """The token ids of a prompt: <bos>, the places of the picture where there is one, the text."""
+    places = [base.image_token] * base.image_places if picture else []
+    return [base.tokenizer.bos_token_id, *places, *base.tokenizer(text, add_special_tokens=False).input_ids]
+
+
+def _encode(base: VisionLanguage, examples: Sequence[Example], limit: int) -> list[Pair]:
     """Token ids of prompt (with <bos>) and target (with <eos>); over-long targets lose whole lines, never the form."""
     out = []
-    end = [tokenizer.eos_token_id]
+    end = [base.tokenizer.eos_token_id]
     for e in examples:
-        prompt = [tokenizer.bos_token_id, *tokenizer(e.prompt, add_special_tokens=False).input_ids]
+        prompt = opening(base, e.prompt, bool(e.picture))
+        most = limit + (base.image_places if e.picture else 0)
         lines = e.target.split("\n")
         while lines:
-            target = tokenizer("\n".join(lines), add_special_tokens=False).input_ids
-            if len(prompt) + len(target) < limit:
+            target = base.tokenizer("\n".join(lines), add_special_tokens=False).input_ids
+            if len(prompt) + len(target) < most:
                 break
             lines.pop()
         if lines:
-            out.append((prompt, target + end))
+            out.append((prompt, target + end, e.picture))
     return out
 
 
@@ -183,36 +230,46 @@ def _batches(encoded: list, recipe: Recipe, epoch: int) -> list[list]:
     return out
 
 
-def _collate(batch: list) -> tuple[Any, Any, Any]:
-    """→ ids, labels (-100 outside the target), attention mask; each (batch, tokens) int64, right-padded."""
+def _collate(batch: list[Pair]) -> tuple[Any, Any, Any, list[str]]:
+    """→ ids, labels (-100 outside the target), attention mask; each (batch, tokens) int64, right-padded; and the
+    pictures of the rows that have one, in order."""
     import torch
 
-    width = max(len(p) + len(t) for p, t in batch)
+    width = max(len(p) + len(t) for p, t, _ in batch)
     width += -width % 16  # few distinct shapes
     ids = torch.zeros(len(batch), width, dtype=torch.long)
     labels = torch.full((len(batch), width), -100)
     mask = torch.zeros(len(batch), width, dtype=torch.long)
-    for row, (prompt, target) in enumerate(batch):
+    for row, (prompt, target, _) in enumerate(batch):
         n = len(prompt) + len(target)
         ids[row, :n] = torch.tensor(prompt + target)
         labels[row, len(prompt) : n] = torch.tensor(target)
         mask[row, :n] = 1
-    return ids, labels, mask
+    return ids, labels, mask, [picture for _, _, picture in batch if picture]
 
 
-def _loss(model: Any, ids: Any, labels: Any, mask: Any) -> Any:
+def _loss(
+    model: Any, image_token: int, known: Mapping[str, Any], ids: Any, labels: Any, mask: Any, pictures: list[str]
+) -> Any:
     """Mean cross-entropy over target tokens, logits only where a target stands."""
+    import torch
     import torch.nn.functional as functional
 
     causal = model.get_base_model()
-    hidden = causal.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
+    inputs = causal.get_input_embeddings()(ids)
+    if pictures:
+        places = ids == image_token
+        seen = causal.model.multi_modal_projector(torch.stack([known[p].float() for p in pictures]))
+        inputs = inputs.masked_scatter(places[..., None], seen.to(inputs.dtype))
+    decoder = causal.model.language_model
+    hidden = decoder(inputs_embeds=inputs, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
     wanted = labels[:, 1:]
     where = wanted != -100
     logits = causal.lm_head(hidden[where]).float()  # (targets, vocabulary)
     return functional.cross_entropy(logits, wanted[where])
 
 
-def _validate(model: Any, held: list, recipe: Recipe, limit: int = 128) -> float:
+def _validate(model: Any, loss_of: Callable[..., Any], held: list[Pair], recipe: Recipe, limit: int = 128) -> float:
     import torch
 
     model.eval()
@@ -220,9 +277,9 @@ def _validate(model: Any, held: list, recipe: Recipe, limit: int = 128) -> float
     some = sorted(held[:limit], key=lambda e: len(e[0]) + len(e[1]))
     with torch.inference_mode():
         for start in range(0, len(some), recipe.batch):
-            ids, labels, mask = _collate(some[start : start + recipe.batch])
-            n = int((labels[:, 1:] != -100).sum())
-            total += _loss(model, ids, labels, mask).item() * n
+            made = _collate(some[start : start + recipe.batch])
+            n = int((made[1][:, 1:] != -100).sum())
+            total += loss_of(*made).item() * n
             count += n
     model.train()
     return total / max(1, count)
@@ -259,10 +316,18 @@ def _save(folder: Path, model: Any, optimiser: Any, state: dict, recipe: Recipe)
     _discard(old)
 
 
+def _halve(path: Path) -> None:
+    """The weights in bf16, as the base has them: half the file."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    save_file({n: t.to(torch.bfloat16).contiguous() for n, t in load_file(path).items()}, path)
+
+
 def _name_base(config: Path, name: str) -> None:
     """The base by its name: peft writes the path that it had on the training machine."""
     fields = json.loads(config.read_text())
-    fields |= {"base_model_name_or_path": name, "target_modules": sorted(fields["target_modules"])}
+    fields |= {"base_model_name_or_path": name}
     config.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 

@@ -87,6 +87,8 @@ class Statement:
         step: the reasoning step that led to it; None for human statements.
         note: why the check found it unsupported or contradicted, in a sentence; "" otherwise.
         restored: the reader kept it although the check found no support.
+        copied_from: id of the prior ("P2") that states the sentence word for word; "" where none does.
+        rewritten: the model's first attempt, which the check refused, where this is the second; "" otherwise.
     """
 
     id: str
@@ -101,13 +103,15 @@ class Statement:
     note: str = ""
     stale: bool = False
     restored: bool = False
+    copied_from: str = ""
+    rewritten: str = ""
 
     def edited(self, text: str) -> Statement:
         """The same statement in the reader's words: it is theirs now, bound numbers included."""
         if text == self.text:
             return self
         origin: Origin = "human" if self.origin == "human" else "edited"
-        return replace(self, text=text, template=text, origin=origin, stale=False)
+        return replace(self, text=text, template=text, origin=origin, stale=False, copied_from="", rewritten="")
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,15 @@ The corpus indexes each report with MeSH-like headings ("Cardiomegaly/mild", "Op
 use several words for each, and several headings for one thing, so both sides are mapped to a small set of concepts.
 The table is our own reading of the corpus's *training* reports; negation follows the idea of NegEx (Chapman et al.,
 J Biomed Inform 2001;34:301-310): a cue negates what follows it up to the end of its clause, or what precedes it for a
-few cues.  Hedged mentions ("may represent pneumonia") are told apart from plain ones.
+few cues.  Hedged mentions ("may represent pneumonia") are told apart from plain ones.  What a normal
+structure rules out ("the heart is normal in size") is read by `readings`; `mentions` holds only what is named.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -66,7 +68,7 @@ CONCEPTS: tuple[Concept, ...] = (
         "pleural thickening",
         "pleura",
         ("thickening",),
-        r"(?:pleural|apical|fissural?|biapical)[^.;]{0,25}(?:thicken\w*|cap(?:ping)?\b)|thicken\w*[^.;]{0,20}"
+        r"(?:pleural?|apical|fissural?|biapical)[^.;]{0,25}(?:thicken\w*|cap(?:ping)?\b)|thicken\w*[^.;]{0,20}"
         r"(?:pleura\w*|fissure)",
         ("scarring", "blunting"),
     ),
@@ -97,7 +99,7 @@ CONCEPTS: tuple[Concept, ...] = (
         "calcification",
         "mediastinum",
         ("calcinosis",),
-        r"(?<!non)(?<!non-)(?<!un)calcifi\w*",
+        r"(?<!non)(?<!non-)(?<!un)calcifi\w*|calcinosis",
         ("atherosclerosis", "granuloma", "nodule", "adenopathy"),
     ),
     Concept(
@@ -181,10 +183,9 @@ CONCEPTS: tuple[Concept, ...] = (
             "arthritis",
             "shoulder",
             "hyperostosis, diffuse idiopathic skeletal",
-            "dislocations",
         ),
         r"degenerat\w*|spondyl\w*|osteophyt\w*|spurr?(?:ing|s)?\b|arthr\w*|dis[ck] (?:space|disease|height)|"
-        r"(?:hypertrophic|productive) (?:change|spur)\w*|hyperostosis|dislocat\w*|endplate|dish\b",
+        r"(?:hypertrophic|productive) (?:change|spur)\w*|hyperostosis|endplate|dish\b",
         ("kyphosis", "scoliosis", "osteopenia"),
     ),
     Concept("scoliosis", "bones", ("scoliosis",), r"scolio\w*|curvature|dextro\w*|levo(?:scol|curv|conv)\w*"),
@@ -192,14 +193,24 @@ CONCEPTS: tuple[Concept, ...] = (
     Concept(
         "fracture or deformity",
         "bones",
-        ("fractures, bone", "deformity", "ribs", "humerus", "bone and bones", "funnel chest", "pectus carinatum"),
-        r"fractur\w*|deform\w*|compression|wedg(?:e|ing)\b|pectus|exostos\w*|rib (?:anomal|irregular)\w*|callus",
+        (
+            "fractures, bone",
+            "deformity",
+            "dislocations",
+            "ribs",
+            "humerus",
+            "bone and bones",
+            "funnel chest",
+            "pectus carinatum",
+        ),
+        r"dislocat\w*|fractur\w*|deform\w*|compression|"
+        r"wedg(?:e|ing)\b|pectus|exostos\w*|rib (?:anomal|irregular)\w*|callus",
     ),
     Concept(
         "osteopenia",
         "bones",
         ("bone diseases, metabolic", "osteoporosis"),
-        r"osteopeni\w*|osteoporo\w*|deminerali\w*",
+        r"metabolic bone disease|osteopeni\w*|osteoporo\w*|deminerali\w*",
     ),
     Concept(
         "bone lesion",
@@ -249,8 +260,8 @@ CONCEPTS: tuple[Concept, ...] = (
         "mediastinal widening",
         "mediastinum",
         ("mediastinum", "mediastinal emphysema"),
-        r"(?:mediastin\w*|paratracheal)[^.;]{0,30}(?:wid\w*|enlarg\w*|prominen\w*|full\w*)|wid\w*[^.;]{0,20}"
-        r"mediastin\w*|pneumomediastinum",
+        r"(?:mediastin\w*|paratracheal)[^.;]{0,30}(?:wid\w*|enlarg\w*|prominen\w*|full\w*)|"
+        r"(?:wid|prominen)\w*[^.;]{0,20}mediastin\w*|pneumomediastinum",
     ),
     Concept(
         "adenopathy",
@@ -295,6 +306,7 @@ CONCEPTS: tuple[Concept, ...] = (
             "colonic interposition",
             "cholelithiasis",
         ),
+        r"medical devices?|"
         r"catheters?|\blines?\b(?! shadow)|\bports?\b|port-?a-?cath|mediport|picc|pacemaker|pacer|pacing|"
         r"defibrillat\w*|\baicd\b|\bicd\b|\bleads?\b|\bclips?\b|\bwires?\b|sternotom\w*|cabg|sutures?|\bstents?\b|\btubes?\b|"
         r"prosthe\w*|hardware|\bplates?\b(?!like)|screws?|\bfusions?\b|\brods?\b|implants?|surg\w*|foreign bod\w*|"
@@ -306,7 +318,7 @@ CONCEPTS: tuple[Concept, ...] = (
         "other",
         ("technical quality of image unsatisfactory", "no indexing"),
         r"rotat(?:ed|ion)|limited (?:\w+ )?(?:exam|study|evaluation|by)|underpenetrat\w*|overpenetrat\w*|"
-        r"(?:patient |respiratory )?motion|exposure|technique|obscured by",
+        r"(?:patient |respiratory )?motion|exposure|technique|technical quality|obscured by",
     ),
 )
 
@@ -317,25 +329,93 @@ NORMAL_TERMS = (NORMAL_TERM, OTHERWISE_NORMAL)
 
 _COMPILED = tuple((c, re.compile(c.pattern, re.IGNORECASE)) for c in CONCEPTS)
 _PRE_NEGATION = re.compile(
-    r"\b(?:no(?! (?:\w+ )?change)|not|without|nor|negative for|free of|absence of|neither|denies|never|clear of|"
-    r"rather than|ruled? out|resolution of|resolved|removal of|no evidence of|fails? to)\b",
+    r"\b(?:no(?! (?:(?:significant|interval|appreciable|substantial|definite|real) ){0,2}"
+    r"(?:change|doubt|question|resolution|clearing)\b)|"
+    r"not(?! (?:be )?(?:\w+ )?(?:excluded?|ruled? out|resolved?|cleared|absent|removed)\b| only\b)|"
+    r"without(?! (?:\w+ )?(?:change|resolution|clearing)\b)|nor|negative for|free of|absence of|neither|denies|never|"
+    r"clear of|rather than|(?<!no )(?<!without )(?:resolution|clearing) of|(?<!not )resolved|removal of|fails? to)\b",
     re.IGNORECASE,
 )
 _POST_NEGATION = re.compile(
-    r"\b(?:(?:is|are|was|were) (?:not|no longer) (?:\w+ )?(?:seen|identified|present|evident|visuali[sz]ed|"
-    r"appreciated|demonstrated|enlarged|noted)|(?:has|have) (?:\w+ )?(?:resolved|cleared|been removed)|"
-    r"(?:is|are) (?:absent|normal|unremarkable|intact)|not enlarged)\b",
+    r"\b(?:(?:is|are|was|were) (?:not(?! only)|no longer) (?:\w+[ -])?(?:seen|identified|present|evident|visuali[sz]ed|"
+    r"appreciated|demonstrated|enlarged|noted)|"
+    r"(?:has|have) (?!not\b|never\b|incompletely\b|part)(?:\w+ )?(?:resolved|cleared|been removed)|"
+    r"(?:is|are|was|were|been) (?:ruled out|excluded)|(?:is|are) (?:absent|normal|unremarkable|intact)|"
+    r"not enlarged)\b",
     re.IGNORECASE,
 )
-_HEDGE = re.compile(
-    r"\b(?:may|might|could|possib\w*|probabl\w*|likely|suggest\w*|suspicious|concern\w*|cannot|versus|vs|differential|"
-    r"question\w*|if|consider|represent\w*|recommend\w*|correlat\w*|appearance of|consistent with|compatible with|"
-    r"suspected|evaluate|exclude)\b",
+# A hedge opens what follows it ("opacity that may represent pneumonia" states the opacity) ...
+_PRE_HEDGE = re.compile(
+    r"\b(?:may|might|could|possib\w*|potential\w*|probabl\w*|probabilit\w*|presum\w*|"
+    r"likely|suggest\w*|suspicious|concern\w*|cannot|can not|versus|vs|"
+    r"differential|question\w*|if|consider|represent\w*|consistent with|compatible with|suspect\w*|"
+    r"evaluate|exclude|rule out|equivocal)\b",
     re.IGNORECASE,
 )
+# ... or what stands before it ("pneumonia cannot be excluded").
+_POST_HEDGE = re.compile(
+    r"\b(?:(?:is|are|was|were|remains?) (?:\w+ )?(?:possible|probable|suspected|questionable|questioned|considered|"
+    r"unlikely|"
+    r"equivocal|likely(?=\W*$)|an? (?:possibility|consideration|concern))|(?:cannot|not) (?:\w+ ){0,2}"
+    r"(?:excluded|ruled out)|(?:may|might|could) (?:also )?be (?:present|seen|considered)|(?P<versus>versus|vs))\b",
+    re.IGNORECASE,
+)
+_VERBS = r"(?:is|are|was|were|has|have|appears?|remains?)\b"
+_VERB = re.compile(rf"\b{_VERBS}|\b(?:shows?|demonstrates?)\b", re.IGNORECASE)
 _CLAUSE = re.compile(
-    r"[;:]|,\s*(?:but|however|although|though|which|there (?:is|are))|\b(?:but|however|although|except)\b"
-    r"|\band (?=there (?:is|are)\b)|,\s*(?=(?:\w+ ){1,3}(?:is|are) not\b)"
+    r"[;:]|,\s*(?:but|however|although|though|which|there (?:is|are))|"
+    r"\b(?:but|however|although|except|other than|apart from|aside from)\b|"
+    r"\band (?=there (?:is|are)\b)|,\s*(?=(?:\w+ ){1,3}(?:is|are) not\b)|"
+    r"\band (?=(?:an? )?(?:possible|probable|questionable|suspected|likely)\b)|"
+    rf",\s*(?:and )?(?=the (?:[\w-]+ ){{1,4}}{_VERBS})|"
+    r",\s*(?=(?:mild|minimal|moderate|borderline)\b(?!.*\bn?or\b))|"  # "no effusion, mild cardiomegaly"
+    rf"(?P<joint>\band (?=(?:[\w-]+ ){{1,5}}{_VERBS}))",
+    re.IGNORECASE,
+)
+# Where a side or a degree stops to belong to a finding; "left and right" is one side's worth of words.
+_SEGMENT = re.compile(
+    r",|(?<!\bleft )(?<!\bright )\b(?:and|or|nor)\b|\b(?:and|or)\b(?! (?:left|right)\b)|\bwith(?:out)?\b", re.IGNORECASE
+)
+_CHAMBER = re.compile(r"\b(?:left|right) (?=atri\w+|ventric\w+|main|brachiocephalic)", re.IGNORECASE)  # no side
+_DEGREES = {
+    "low": re.compile(r"\b(?:mild(?:ly)?|minimal(?:ly)?|small|slight(?:ly)?|tiny|trace|borderline)\b", re.IGNORECASE),
+    "middle": re.compile(r"\bmoderate(?:ly)?\b", re.IGNORECASE),
+    "high": re.compile(r"\b(?:severe(?:ly)?|large|marked(?:ly)?|massive|extensive|overt|frank)\b", re.IGNORECASE),
+}
+_PLACES = {
+    "upper": re.compile(r"\b(?:apex|apices|(?:bi)?apical|upper)\b", re.IGNORECASE),
+    "lower": re.compile(r"\b(?:bases?|basal|(?:bi)?basilar|lower)\b", re.IGNORECASE),
+}
+_NORMAL_STATE = (
+    r"(?:(?<!otherwise )(?<!not )(?<!limits of )(?<!limit of )(?<!top )(?<!near )"
+    r"(?:normal(?:ly)?|unremarkable|clear(?! of)|midline|sharp|"
+    r"intact)|within (?:normal )?limits|not (?:\w+ )?enlarged)\b"
+)
+_STATE = re.compile(_NORMAL_STATE, re.IGNORECASE)
+_PARTLY = re.compile(r"\b(?:otherwise|remain(?:der|ing)|rest of|relatively)\b", re.IGNORECASE)
+_OTHERS = re.compile(r"\b(?:other|another|additional|further)\b", re.IGNORECASE)
+ACUTE = re.compile(r"\b(?:acute|displaced)\b", re.IGNORECASE)
+# What a normal structure rules out: "the heart is normal in size" denies an enlarged one.
+_NORMAL_STRUCTURES = tuple(
+    (
+        concepts,
+        re.compile(
+            rf"\b(?:{words})(?: [\w-]+){{0,6}}? {_NORMAL_STATE}|"
+            rf"(?<!otherwise )\b(?:normal|clear|unremarkable|sharp|intact) (?!with|and)(?:[\w-]+ )?(?:{words})\b",
+            re.IGNORECASE,
+        ),
+    )
+    for words, concepts in (
+        (r"heart|cardiac|cardiomediastin\w*", ("cardiomegaly",)),
+        (r"(?:cardio)?mediastin\w*", ("mediastinal widening",)),
+        (r"lungs?(?! volumes?)", ("opacity", "pneumonia", "atelectasis", "congestion")),
+        (r"pulmonary vasc\w*|vascularity", ("congestion",)),
+        (r"costophrenic \w+|pleural spaces?|sulci", ("blunting", "effusion")),
+        (r"hil(?:a|um|ar)", ("adenopathy",)),
+        (r"aorta", ("tortuous aorta",)),
+        (r"trachea", ("shift",)),
+        (r"osseous|bones|bony|ribs", ("fracture or deformity",)),
+    )
 )
 _NORMAL_WORDS = re.compile(
     r"\b(?:normal(?:ly)?|clear|unremarkable|intact|within (?:normal )?limits|negative|no acute|midline|sharp|"
@@ -370,13 +450,54 @@ class Mention:
     polarity: Polarity
 
 
+@dataclass(frozen=True)
+class Reading:
+    """One place of a sentence that affirms or denies a concept, with the words that belong to it there.
+
+    Attributes:
+        sides: any of "left", "right"; of an affirmed finding without a side of its own, those of its clause.
+        own_sides: those that stand right at the finding.
+        degrees: any of "low", "middle", "high"; "acute" of bones.
+        places: any of "upper", "lower" of a lung.
+    """
+
+    concept: str
+    polarity: Polarity
+    sides: frozenset[str]
+    own_sides: frozenset[str]
+    degrees: frozenset[str]
+    places: frozenset[str]
+
+
 def _clauses(sentence: str) -> list[str]:
     out, last = [], 0
     for cut in _CLAUSE.finditer(sentence):
+        # "and" joins two sentences only where both have their verb; else it joins the items of a list.
+        if cut["joint"] and not _VERB.search(sentence, last, cut.start()):
+            continue
         out.append(sentence[last : cut.start()])
         last = cut.end()
     out.append(sentence[last:])
     return [c for c in out if c.strip()]
+
+
+def _hits(clause: str) -> Iterator[tuple[str, Polarity, int, int]]:
+    """Each place of a clause that names a concept: its name, polarity, start and end."""
+    cue = _PRE_NEGATION.search(clause)
+    post = _POST_NEGATION.search(clause)
+    hedge = _PRE_HEDGE.search(clause)
+    late = _POST_HEDGE.search(clause)
+    reach = 0  # "low lung volumes with atelectasis versus scarring" leaves the lung volumes alone
+    if late and late["versus"]:
+        reach = max((c.end() for c in _SEGMENT.finditer(clause, 0, late.start())), default=0)
+    for concept, pattern in _COMPILED:
+        for hit in pattern.finditer(clause):
+            polarity: Polarity = "present"
+            if (cue and cue.start() <= hit.start()) or (post and post.end() >= hit.start()):
+                polarity = "absent"
+            elif (hedge and hedge.start() <= hit.start()) or (late and reach <= hit.start() <= late.end()):
+                polarity = "possible"
+            yield concept.name, polarity, hit.start(), hit.end()
 
 
 @lru_cache(maxsize=65536)
@@ -385,21 +506,52 @@ def mentions(sentence: str) -> tuple[Mention, ...]:
     rank = {"absent": 0, "possible": 1, "present": 2}
     found: dict[str, Polarity] = {}
     for clause in _clauses(sentence):
-        cue = _PRE_NEGATION.search(clause)
-        post = _POST_NEGATION.search(clause)
-        hedge = _HEDGE.search(clause)
-        for concept, pattern in _COMPILED:
-            for hit in pattern.finditer(clause):
-                polarity: Polarity = "present"
-                if (cue and cue.start() <= hit.start()) or (post and post.end() >= hit.start()):
-                    polarity = "absent"
-                elif hedge:
-                    polarity = "possible"
-                if concept.name not in found or rank[polarity] > rank[found[concept.name]]:
-                    found[concept.name] = polarity
+        for concept, polarity, _, _ in _hits(clause):
+            if concept not in found or rank[polarity] > rank[found[concept]]:
+                found[concept] = polarity
     return tuple(Mention(name, polarity) for name, polarity in found.items())
 
 
+@lru_cache(maxsize=65536)
+def readings(sentence: str) -> tuple[Reading, ...]:
+    """Every mention of a sentence with its side, degree and place, and what its normal structures rule out."""
+    out = []
+    affirmed = {m.concept for m in mentions(sentence) if m.polarity != "absent"}
+    structures = () if _PARTLY.search(sentence) else _NORMAL_STRUCTURES  # "otherwise clear" rules nothing out
+    for clause in _clauses(_CHAMBER.sub("", sentence)):
+        whole = side_of(clause)
+        hits = list(_hits(clause))
+        for concepts, pattern in structures if _STATE.search(clause) else ():
+            normal = None if affirmed.intersection(concepts) else pattern.search(clause)
+            if normal:
+                hits += [(concept, "absent", normal.start(), normal.end()) for concept in concepts]
+        for concept, polarity, start, end in hits:
+            cuts = list(_SEGMENT.finditer(clause))
+            first = max((c.end() for c in cuts if c.end() <= start), default=0)
+            last = min((c.start() for c in cuts if c.start() >= end), default=len(clause))
+            near = clause[first:last]
+            own = side_of(near)
+            sides = own if own or polarity == "absent" else whole
+            if polarity == "absent" and _OTHERS.search(near):
+                continue  # "no other nodule" denies no nodule
+            degrees = degrees_of(near)
+            if BY_NAME[concept].region == "bones" and ACUTE.search(near):  # "no acute fracture" leaves an old one
+                degrees |= {"acute"}
+            out.append(Reading(concept, polarity, sides, own, degrees, places_of(near)))
+    return tuple(out)
+
+
+def degrees_of(text: str) -> frozenset[str]:
+    """How much of it a text says there is: any of "low", "middle", "high"."""
+    return frozenset(degree for degree, words in _DEGREES.items() if words.search(text))
+
+
+def places_of(text: str) -> frozenset[str]:
+    """Where in a lung a text says it is: any of "upper", "lower"."""
+    return frozenset(place for place, words in _PLACES.items() if words.search(text))
+
+
+@lru_cache(maxsize=65536)
 def concepts_of_term(term: str) -> frozenset[str]:
     """The concepts that a heading ("Opacity/lung/base/left") or a reader's own words license a sentence to state."""
     head, _, rest = term.strip().lower().partition("/")
@@ -420,9 +572,10 @@ def concepts_of_term(term: str) -> frozenset[str]:
 
 
 def licensed(term: str) -> frozenset[str]:
-    """The concepts of a term and those that commonly ride along with it (calcified granuloma → calcification)."""
+    """The concepts of a term and those that ride along with it (calcified granuloma → calcification)."""
     own = concepts_of_term(term)
-    return own | {other for name in own for other in BY_NAME[name].covers}
+    said = {m.concept for m in mentions(term.replace("/", " ")) if m.polarity != "absent"}  # "Opacity/interstitial"
+    return own | {other for name in own for other in BY_NAME[name].covers} | said
 
 
 def side_of(text: str) -> frozenset[str]:

@@ -32,15 +32,11 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model ready to write, with its tokenizer.
-
-    `digest` names the base exactly (an adapter for another base is refused); `adapter` is "" without one.
-    """
+    """A causal language model with its tokenizer; `digest` names it exactly."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     digest: str
-    adapter: str = ""
 
     @property
     def name(self) -> str:
@@ -136,12 +132,11 @@ def _convert(work: Path, source: Path) -> tuple[Any, Any]:
     return model, AutoTokenizer.from_pretrained(work, **options)
 
 
-def load(models: Path, adapter: Path | None = None, threads: int | None = None) -> LanguageModel:
-    """Open the prepared model, with a LoRA adapter on top when one is given.
+def load(models: Path) -> LanguageModel:
+    """Open the prepared model.
 
     Raises:
-        ModelMissing: nothing is prepared here, or the adapter's folder is absent.
-        Refused: the adapter is not safetensors, or belongs to another base.
+        ModelMissing: nothing is prepared here.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -149,59 +144,13 @@ def load(models: Path, adapter: Path | None = None, threads: int | None = None) 
     where = folder(models)
     if not prepared(models):
         raise ModelMissing("The language model is not prepared on this machine; run `python app.py prepare`.")
-    if threads:
-        torch.set_num_threads(threads)
     digest = json.loads((where / MANIFEST).read_text())["digest"]
-    name = ""
     with quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(
             where, dtype=torch.bfloat16, attn_implementation="sdpa", local_files_only=True
         )
         tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=True)
-        if adapter is not None:
-            model, name = _with_adapter(model, adapter, digest)
-    return LanguageModel(model.eval(), tokenizer, digest, name)
-
-
-def _with_adapter(model: Any, adapter: Path, digest: str) -> tuple[Any, str]:
-    from peft import PeftModel
-
-    if not (adapter / "adapter_config.json").is_file():
-        raise ModelMissing(
-            f"There is no trained adapter in the folder {adapter.name!r}; train one with `python app.py train adapter`."
-        )
-    weights = adapter / "adapter_model.safetensors"
-    if not weights.is_file() or any(adapter.glob("*.bin")) or any(adapter.glob("*.pkl")):
-        raise Refused(f"The adapter {adapter.name!r} must hold safetensors weights and nothing pickled.")
-    card = adapter / "reading-room.json"
-    base = json.loads(card.read_text()).get("base_digest") if card.is_file() else None
-    if base != digest:
-        raise Refused(
-            f"The adapter {adapter.name!r} was trained for another base ({str(base)[:12]}, this one is {digest[:12]})."
-        )
-    model = PeftModel.from_pretrained(model, adapter, is_trainable=False, torch_device="cpu")
-    _fold(model)
-    return model.get_base_model(), f"{adapter.name}@{hashlib.sha256(weights.read_bytes()).hexdigest()[:12]}"
-
-
-def _fold(model: Any) -> None:
-    """Fold the LoRA matrices into the weights in float32, then round once to bf16.
-
-    Unfolded, each of the 126 adapted layers costs two more small products per token, a third of the speed here.
-    Adding in bf16 moved logits by up to 1.0; the sum is therefore taken in float32, where only one rounding is left.
-    """
-    import torch
-
-    with torch.inference_mode():
-        for module in model.modules():
-            if hasattr(module, "lora_A") and hasattr(module, "get_delta_weight"):
-                weight = module.get_base_layer().weight
-                total = weight.data.float()
-                for name in module.active_adapters:
-                    a, b = module.lora_A[name].weight.float(), module.lora_B[name].weight.float()
-                    total += module.scaling[name] * (b @ a)
-                weight.data = total.to(weight.dtype)
-    model.unload()
+    return LanguageModel(model.eval(), tokenizer, digest)
 
 
 def _assemble(work: Path) -> Path:

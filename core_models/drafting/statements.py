@@ -2,12 +2,14 @@
 
 The model writes a line per statement, its reasoning first:
 
-    F heart E1 P1 present: The heart is mildly enlarged.
-    F abdomen E3 E4 measured: The liver has a volume of {E3} and a longest axial diameter of {E4}.
-    I heart E1 present: Mild cardiomegaly.
+    F E1 P1 heart present: The heart is mildly enlarged.
+    F E2 lungs possible: Possible pneumonia.
+    F E3 E4 abdomen measured: The liver has a volume of {E3} and a longest axial diameter of {E4}.
+    I E1 heart present: Mild cardiomegaly.
 
-section (F, I), region, the evidence considered, what follows from it, and only then the sentence.  A number never
-passes through the model: it writes the card's placeholder, and the value is filled in here.
+section (F, I), the evidence considered, the region it speaks of, what follows from it, and only then the sentence.  A
+number never passes through the model: it writes the card's placeholder, and the value is filled in here.  Without its
+reasoning (an experiment, see `evaluation`) a line is "F: The heart is mildly enlarged."
 """
 
 from __future__ import annotations
@@ -17,21 +19,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from core_models.drafting.evidence import REGIONS, Evidence, Section, Statement
+from core_models.drafting.findings import region_of
 
-FOLLOWS = ("present", "normal", "measured")
+FOLLOWS = ("present", "possible", "normal", "measured")
 MAX_TEXT = 600  # characters of one statement; the longest sentence of the corpus has 391
 
 _SECTIONS: dict[str, Section] = {"F": "findings", "I": "impression"}
 _LINE = re.compile(
-    rf"^(?P<section>[FI]) (?P<region>{'|'.join(REGIONS)})(?P<ids>(?: [EP]\d{{1,4}})*) "
+    rf"^(?P<section>[FI])(?P<ids>(?: [EP]\d{{1,4}})*) (?P<region>{'|'.join(REGIONS)}) "
     rf"(?P<follows>{'|'.join(FOLLOWS)}): ?(?P<text>.*)$"
 )
+_BARE = re.compile(r"^(?P<section>[FI]): ?(?P<text>.*)$")
 PLACEHOLDER = re.compile(r"\{([EP]\d{1,4})\}")
 
 
 @dataclass(frozen=True)
 class Line:
-    """A parsed line of the model: the reasoning (ids, follows) and the sentence's template."""
+    """A parsed line of the model: the reasoning (ids, region, follows) and the sentence's template.
+
+    Without reasoning `follows` is "" and the region that of the words.
+    """
 
     section: Section
     region: str
@@ -42,14 +49,21 @@ class Line:
     def format(self) -> str:
         """The line as the model is taught to write it."""
         letter = "F" if self.section == "findings" else "I"
-        return f"{' '.join((letter, self.region, *self.evidence, self.follows))}: {self.template}"
+        if not self.follows:
+            return f"{letter}: {self.template}"
+        return f"{' '.join((letter, *self.evidence, self.region, self.follows))}: {self.template}"
 
 
 def parse(line: str) -> Line | None:
     """A line of the model's output, or None when it does not have the form."""
-    match = _LINE.match(line.strip())
+    line = line.strip()
+    match = _LINE.match(line)
     if match is None:
-        return None
+        bare = _BARE.match(line)
+        if bare is None:
+            return None
+        text = bare["text"].strip()[:MAX_TEXT]
+        return Line(_SECTIONS[bare["section"]], region_of(text), (), "", text)
     template = match["text"].strip()[:MAX_TEXT]
     ids = tuple(dict.fromkeys(match["ids"].split()))
     return Line(_SECTIONS[match["section"]], match["region"], ids, match["follows"], template)

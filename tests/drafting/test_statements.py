@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core_models.drafting.evidence import REGIONS
+from core_models.drafting.findings import region_of
 from core_models.drafting.statements import (
     FOLLOWS,
     MAX_TEXT,
@@ -38,21 +39,36 @@ lines = st.builds(
 )
 
 
+bare = st.builds(lambda section, text: f"{section}: {text}", st.sampled_from("FI"), sentences.map(str.strip))
+
+
 @given(lines)
 def test_a_line_reads_back_as_it_was_written(line: Line) -> None:
     assert parse(line.format()) == line
 
 
+@given(bare)
+def test_a_line_without_reasoning_reads_back_with_the_region_of_its_words(text: str) -> None:
+    line = parse(text)
+    assert line is not None
+    assert (line.format().strip(), line.evidence, line.follows) == (text.strip(), (), "")
+    assert line.region == region_of(line.template)
+
+
 @given(st.text())
 def test_any_text_gives_a_line_of_the_form_or_none(text: str) -> None:
     line = parse(text)
-    assert line is None or (line.region in REGIONS and line.follows in FOLLOWS and len(line.template) <= MAX_TEXT)
+    assert line is None or (
+        line.region in REGIONS and line.follows in ("", *FOLLOWS) and len(line.template) <= MAX_TEXT
+    )
 
 
 def test_the_form_as_the_model_is_taught_it() -> None:
-    line = parse("F heart E1 P1 present: The heart is mildly enlarged.")
+    line = parse("F E1 P1 heart present: The heart is mildly enlarged.")
     assert line == Line("findings", "heart", ("E1", "P1"), "present", "The heart is mildly enlarged.")
-    assert parse("I heart E1 E1 present: Big heart.") == Line("impression", "heart", ("E1",), "present", "Big heart.")
+    assert parse("I E1 E1 heart present: Big heart.") == Line("impression", "heart", ("E1",), "present", "Big heart.")
+    assert parse("F E2 lungs possible: Possible pneumonia.").follows == "possible"
+    assert parse("F: The heart is enlarged.") == Line("findings", "heart", (), "", "The heart is enlarged.")
 
 
 @pytest.mark.parametrize(
@@ -60,14 +76,17 @@ def test_the_form_as_the_model_is_taught_it() -> None:
     [
         "",
         "The heart is enlarged.",
-        "X heart E1 present: Enlarged.",
-        "F kidney E1 present: Enlarged.",
-        "F heart E1 perhaps: Enlarged.",
-        "F heart E1 present Enlarged.",
-        "F heart E12345 present: Enlarged.",
-        "F heart S1 present: Enlarged.",
-        "f heart E1 present: Enlarged.",
-        "F heart E1 present: Enlarged.\nF lungs E1 present: Clear.",
+        "X E1 heart present: Enlarged.",
+        "F E1 kidney present: Enlarged.",
+        "F E1 heart perhaps: Enlarged.",
+        "F E1 heart present Enlarged.",
+        "F E12345 heart present: Enlarged.",
+        "F S1 heart present: Enlarged.",
+        "f E1 heart present: Enlarged.",
+        "F heart E1 present: Enlarged.",  # the order that the form once had
+        "F E1 heart present: Enlarged.\nF E1 lungs present: Clear.",
+        "F: Enlarged.\nF: Clear.",
+        "F Enlarged.",
     ],
 )
 def test_what_does_not_have_the_form_is_no_line(line: str) -> None:
@@ -75,7 +94,7 @@ def test_what_does_not_have_the_form_is_no_line(line: str) -> None:
 
 
 def test_a_long_sentence_is_cut() -> None:
-    line = parse("F heart E1 present: " + "x" * 10_000)
+    line = parse("F E1 heart present: " + "x" * 10_000)
     assert line is not None
     assert len(line.template) == MAX_TEXT
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from core_models.drafting.evidence import Evidence
-from core_models.drafting.verify import check
+from core_models.drafting.verify import check, states
 from tests.drafting.cards import finding, measurement, statement
 
 HEART = finding("E1", "Cardiomegaly/mild", region="heart")
@@ -111,6 +111,7 @@ def test_words_unknown_to_the_findings_must_stand_on_a_cited_card() -> None:
     gout = finding("E1", "tophaceous gout", region="other")
     assert verdict("There is tophaceous gout.", "E1", cards=(gout,)) == ("supported", "")
     assert verdict("There is gout.", "E1", cards=(gout,))[0] == "unsupported"
+    assert verdict("There is no tophaceous gout.", "E1", cards=(gout,))[0] == "unsupported"
 
 
 def test_a_readers_name_of_a_segment_may_be_a_finding() -> None:
@@ -150,3 +151,150 @@ def test_the_readers_own_negative_is_an_assertion() -> None:
     own = finding("E1", "no pneumothorax")
     assert verdict("There is no pneumothorax.", "E1", cards=(own,)) == ("supported", "")
     assert verdict("No pleural effusion.", "E1", cards=(own,))[0] == "unsupported"
+
+
+@pytest.mark.parametrize(
+    ("said", "support"),
+    [
+        ("The heart is normal in size.", "contradicted"),
+        ("The heart is not enlarged.", "contradicted"),
+        ("The lungs are clear.", "contradicted"),
+        ("The right lung is clear.", "supported"),
+        ("The lungs are otherwise clear.", "supported"),
+        ("No right basilar opacity.", "supported"),
+        ("The trachea is midline.", "supported"),
+    ],
+)
+def test_a_normal_structure_contradicts_the_card_of_its_finding(said: str, support: str) -> None:
+    assert verdict(said, "E3")[0] == support
+
+
+def test_a_denial_with_a_side_or_degree_speaks_of_that_side_and_degree() -> None:
+    cards = (finding("E1", "Pleural Effusion/left/small"), finding("E2", "otherwise normal"))
+    assert verdict("No right pleural effusion.", "E2", cards=cards)[0] == "supported"
+    assert verdict("No right pleural effusion.", "E1", cards=cards)[0] == "unsupported"
+    assert verdict("No large pleural effusion.", "E2", cards=cards)[0] == "supported"
+    assert verdict("No left pleural effusion.", "E2", cards=cards)[0] == "contradicted"
+    healed = (finding("E1", "Fractures, Bone/ribs/healed"), finding("E2", "otherwise normal"))
+    assert verdict("No acute fracture.", "E2", cards=healed)[0] == "supported"
+    assert verdict("No fracture.", "E2", cards=healed)[0] == "contradicted"
+
+
+def test_each_finding_has_its_own_side_degree_and_place() -> None:
+    cards = (finding("E1", "Pleural Effusion/left/small"), finding("E2", "Opacity/lung/base/right"))
+    assert verdict("Small left effusion and a right basilar opacity.", "E1", "E2", cards=cards)[0] == "supported"
+    assert verdict("Right effusion and a right opacity.", "E1", "E2", cards=cards)[1] == "E1 names the other side."
+    assert verdict("Large left effusion, right opacity.", "E1", "E2", cards=cards) == (
+        "contradicted",
+        "E1 names another degree: Pleural Effusion/left/small.",
+    )
+    assert verdict("Right upper lobe opacity.", "E2", cards=cards) == (
+        "contradicted",
+        "E2 names another place: Opacity/lung/base/right.",
+    )
+    both = (finding("E1", "Pleural Effusion/left"), finding("E2", "Pleural Effusion/right"))
+    assert verdict("Left effusion.", "E1", "E2", cards=both)[0] == "supported", "one cited card agrees"
+
+
+@pytest.mark.parametrize(
+    ("said", "support"),
+    [
+        ("There are 3 nodules.", "unsupported"),
+        ("Two small nodules.", "unsupported"),
+        ("Nodules, four in all, are seen; seven nodules lie left.", "unsupported"),
+        ("Nodule at the level of T8.", "supported"),
+        ("Nodule at T8-T9.", "supported"),
+        ("Nodule over the 7th rib.", "supported"),
+        ("Nodule over ribs 7 and 8.", "supported"),
+        ("Nodule between the seventh and eighth ribs.", "supported"),
+        ("PA and lateral views show a nodule.", "supported"),
+        ("Two-view chest with a nodule.", "supported"),
+        ("2 views show a nodule.", "supported"),
+    ],
+)
+def test_a_count_needs_a_card_and_a_level_is_none(said: str, support: str) -> None:
+    assert verdict(said, "E1", cards=(finding("E1", "Nodule"),))[0] == support
+
+
+def test_a_count_that_the_card_gives_is_no_bare_number() -> None:
+    assert verdict("Two nodules.", "E1", cards=(finding("E1", "two nodules"),))[0] == "supported"
+    lesion = measurement("E1", "target lesion 1: volume", 3.0)
+    assert verdict("The target lesion 1 has a volume of {E1}.", "E1", cards=(lesion,))[0] == "supported"
+
+
+def test_masks_have_sides_and_are_there() -> None:
+    cards = (measurement("E1", "left pleural effusion: volume", 240.0), finding("E2", "otherwise normal"))
+    assert verdict("The left pleural effusion has a volume of {E1}.", "E1", cards=cards)[0] == "supported"
+    assert verdict("There is a right pleural effusion.", "E1", cards=cards)[0] == "contradicted"
+    assert verdict("No pleural effusion.", "E2", cards=cards)[0] == "contradicted"
+    node = (measurement("E1", "mediastinal lymph node: volume", 1.0), finding("E2", "otherwise normal"))
+    assert verdict("No adenopathy.", "E2", cards=node)[0] == "supported", "a normal node is measured, too"
+
+
+def test_a_sentence_on_measurements_says_nothing_else() -> None:
+    assert verdict("The liver is cirrhotic with a volume of {E4}.", "E4") == (
+        "unsupported",
+        "The cited cards do not say: cirrhotic.",
+    )
+
+
+PROPOSED = replace(finding("E1", "Pleural Effusion"), probability=0.624)
+UNSURE = "E1 is a proposal (p 0.62): the sentence states it as certain."
+
+
+@pytest.mark.parametrize(
+    "said", ["Possible pleural effusion.", "A pleural effusion cannot be excluded.", "Pleural effusion is suspected."]
+)
+def test_a_hedged_sentence_on_a_proposal_is_supported(said: str) -> None:
+    assert verdict(said, "E1", cards=(PROPOSED,)) == ("supported", "")
+
+
+def test_a_proposal_is_not_stated_as_certain() -> None:
+    said = "There is a pleural effusion."
+    assert verdict(said, "E1", cards=(PROPOSED,)) == ("unsupported", UNSURE)
+    assert verdict(said, "E1", cards=(replace(PROPOSED, status="accepted"),)) == ("supported", "")
+    assert verdict(said, "E1", cards=(replace(PROPOSED, probability=None),)) == ("supported", "")
+    other = finding("E2", "Pleural Effusion/left")
+    assert verdict(said, "E1", "E2", cards=(PROPOSED, other)) == ("supported", "")
+    assert verdict(said, "E1", cards=(PROPOSED, other)) == ("unsupported", UNSURE), "the card must be cited"
+    mixed = (PROPOSED, finding("E2", "Cardiomegaly"))
+    assert verdict("Cardiomegaly with possible pleural effusion.", "E1", "E2", cards=mixed)[0] == "supported"
+    assert verdict("Cardiomegaly with pleural effusion.", "E1", "E2", cards=mixed) == ("unsupported", UNSURE)
+
+
+def test_a_readers_negative_contradicts_and_covers_its_own() -> None:
+    own = (finding("E1", "no pneumothorax"), finding("E2", "no pleural effusion"), finding("E3", "Cardiomegaly"))
+    assert verdict("Small pneumothorax.", "E3", cards=own) == ("contradicted", "E1 says otherwise: no pneumothorax.")
+    assert verdict("No pneumothorax or pleural effusion.", "E1", "E2", cards=own) == ("supported", "")
+    assert verdict("No pneumothorax or pleural effusion.", "E1", cards=own)[0] == "unsupported"
+    assert verdict("No pneumothorax.", "E1", cards=(finding("E1", "no left pneumothorax"),))[0] == "unsupported"
+
+
+@pytest.mark.parametrize(
+    ("said", "card", "expected"),
+    [
+        ("Left basilar opacity.", OPACITY, True),
+        ("Bibasilar opacities.", OPACITY, True),
+        ("An opacity is seen.", OPACITY, True),
+        ("Possible left opacity.", OPACITY, True),
+        ("Right basilar opacity.", OPACITY, False),
+        ("No opacity.", OPACITY, False),
+        ("Mild cardiomegaly.", OPACITY, False),
+        ("Right effusion and left opacity.", OPACITY, True),
+        ("The lungs are clear.", NORMAL, True),
+        ("Mild cardiomegaly.", NORMAL, False),
+        ("No pneumothorax or effusion.", finding("E1", "no pneumothorax"), True),
+        ("No effusion.", finding("E1", "no pneumothorax"), False),
+        ("Small pneumothorax.", finding("E1", "no pneumothorax"), False),
+        ("The liver has a volume of {E4}.", VOLUME, True),
+        ("The liver has a volume of 1512 ml.", VOLUME, True),
+        ("The spleen has a volume of {E6}.", VOLUME, False),
+        ("The liver is seen.", VOLUME, False),
+        ("There is tophaceous gout.", finding("E1", "tophaceous gout"), True),
+        ("There is gout.", finding("E1", "tophaceous gout"), False),
+        ("There is no tophaceous gout.", finding("E1", "tophaceous gout"), False),
+        ("Mild funnel chest.", finding("E1", "Funnel Chest/mild"), True),
+    ],
+)
+def test_states(said: str, card: Evidence, expected: bool) -> None:
+    assert states(said, card) is expected

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.fusion import CONSTANT, fuse
+from retrieval.fusion import CONSTANT, FINDINGS, IMAGE_IMAGE, IMAGE_REPORT, TEXT, WEIGHTS, fuse
 
 LISTS = st.dictionaries(
     st.sampled_from(["a", "b", "c", "d"]),
@@ -25,6 +25,22 @@ def test_the_paper_s_sum() -> None:
     assert [f.score for f in fused] == pytest.approx([1 / 63 + 1 / 61, 1 / 62 + 1 / 62, 1 / 61], abs=1e-15)
     assert fused[0].found_by == (("one", 3, 0.1), ("two", 1, 7.0))
     assert fused[2].found_by == (("one", 1, 0.9),)
+
+
+def test_a_list_counts_by_its_weight() -> None:
+    lists = {"one": [("x", 0.9), ("y", 0.8)], "two": [("y", 7.0), ("z", 6.0)]}
+    fused = fuse(lists, {"two": 4.0})
+    assert {f.thing: f.score for f in fused} == pytest.approx(
+        {"x": 1 / 61, "y": 1 / 62 + 4 / 61, "z": 4 / 62}, abs=1e-15
+    )
+    assert [f.thing for f in fused] == ["y", "z", "x"]
+    assert fuse(lists, {"one": 1.0, "two": 1.0, "three": 9.0}) == fuse(lists)
+    assert [f.thing for f in fuse(lists, {"two": 0.0})] == ["x", "y", "z"]
+
+
+def test_the_shipped_weights_name_every_list() -> None:
+    assert set(WEIGHTS) == {TEXT, FINDINGS, IMAGE_REPORT, IMAGE_IMAGE}
+    assert all(weight > 0 for weight in WEIGHTS.values())
 
 
 def test_two_lists_that_agree_beat_one_list_s_first() -> None:
@@ -48,6 +64,7 @@ def test_nothing_gives_nothing() -> None:
     assert fuse({}) == fuse({"one": []}) == ()
 
 
+@settings(deadline=None)
 @given(LISTS)
 def test_every_thing_once_best_first_and_within_bounds(lists: dict[str, list[tuple[int, float]]]) -> None:
     fused = fuse(lists)
@@ -59,6 +76,7 @@ def test_every_thing_once_best_first_and_within_bounds(lists: dict[str, list[tup
         assert 0 < one.score <= len(lists) / (CONSTANT + 1)
 
 
+@settings(deadline=None)
 @given(LISTS, st.randoms())
 def test_scores_depend_on_no_order_of_lists_or_equals(
     lists: dict[str, list[tuple[int, float]]], chance: random.Random
@@ -73,12 +91,14 @@ def test_scores_depend_on_no_order_of_lists_or_equals(
     assert {f.thing: f.score for f in fuse(lists)} == {f.thing: f.score for f in fuse(shuffled)}
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1, 1), max_size=30))
 def test_one_list_alone_comes_out_as_it_went_in(scores: list[float]) -> None:
     pairs = list(enumerate(sorted(scores, reverse=True)))
     assert [f.thing for f in fuse({"one": pairs})] == [n for n, _ in pairs]
 
 
+@settings(deadline=None)
 @given(st.permutations(range(8)), st.permutations(range(8)), st.integers(1, 7))
 def test_a_better_place_never_makes_the_score_worse(first: list[int], second: list[int], place: int) -> None:
     def ranked(order: list[int]) -> list[tuple[int, float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -154,3 +156,32 @@ def test_one_writer_at_a_time(words: WordEncoder, tmp_path: Path, monkeypatch: p
         index.build(some(), words, tmp_path)
     shutil.rmtree(tmp_path)
     assert index.build(some(2), words, tmp_path).manifest.reports == 2
+
+
+def test_how_many_reports_hold_a_sentence(words: WordEncoder, tmp_path: Path) -> None:
+    texts = ["No effusion. Clear lungs.", "no  effusion", "No effusion! No effusion.", "No effusion today."]
+    built = index.build([report(i, t) for i, t in zip(ids_of("train", 4), texts, strict=True)], words, tmp_path)
+    assert built.times("No effusion.") == 3, "case, punctuation and spacing aside; each report once"
+    assert built.times("NO EFFUSION TODAY") == 1
+    assert built.times("No pneumothorax.") == built.times("") == 0
+
+
+def test_readers_are_kept_and_an_index_of_format_2_opens(words: WordEncoder, tmp_path: Path) -> None:
+    reports = [replace(r, readers=("ann", "bob")) for r in some(3)]
+    built = index.build(reports, words, tmp_path)
+    assert index.open_index(tmp_path).reports == tuple(reports)
+    old = tmp_path / built.digest
+    lines = [json.loads(line) for line in (old / "reports.jsonl").read_text().splitlines()]
+    content = "".join(json.dumps({k: v for k, v in one.items() if k != "readers"}) + "\n" for one in lines).encode()
+    (old / "reports.jsonl").write_bytes(content)
+    fields = json.loads((old / "manifest.json").read_bytes()) | {"format": 2}
+    fields["files"]["reports.jsonl"] = hashlib.sha256(content).hexdigest()
+    fields = {k: v for k, v in fields.items() if k not in ("kind", "exact_below", "recall_at_10")}
+    manifest = json.dumps(fields, indent=1, sort_keys=True).encode()
+    (old / "manifest.json").write_bytes(manifest)
+    digest = hashlib.sha256(manifest).hexdigest()
+    old.rename(tmp_path / digest)
+    (tmp_path / "CURRENT").write_text(digest)
+    opened = index.open_index(tmp_path)
+    assert (opened.manifest.format, opened.manifest.kind, opened.manifest.recall_at_10) == (2, "exact", 1.0)
+    assert {r.readers for r in opened.reports} == {()}

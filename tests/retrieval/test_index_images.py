@@ -13,13 +13,14 @@ import pytest
 from core_models.errors import Cancelled, ModelMissing
 from retrieval import calibration, index, steps
 from retrieval.index import ImageVectors
+from retrieval.opened import FORMAT
 from retrieval.report import CorpusReport
 from retrieval.shared import SharedVectors
 from tests.retrieval.conftest import SharedWords, WordEncoder, ids_of, report
 
 NEW_FIELDS = (
     "shared_model", "shared_dimensions", "shared_texts", "images", "shared_note", "image_minimum", "image_calibration",
-    "image_floor",
+    "image_floor", "kind", "exact_below", "recall_at_10",
 )  # fmt: skip
 
 
@@ -203,14 +204,14 @@ def test_an_index_of_format_1_opens_and_takes_signed_reports(words: WordEncoder,
     assert "before images could be searched" in opened.manifest.shared_note
     shared = SharedWords()
     added = index.add(tmp_path, [signed("B")], words, shared=shared, images=seen(shared, B="big heart"))
-    assert (added.manifest.format, added.with_image, len(added.reports)) == (2, {"B"}, 8)
+    assert (added.manifest.format, added.with_image, len(added.reports)) == (FORMAT, {"B"}, 8)
     assert "before images could be searched" in added.manifest.shared_note
     rebuilt = index.build(some(), words, tmp_path, shared=shared)
     assert (rebuilt.with_image, rebuilt.manifest.shared_texts, rebuilt.manifest.shared_note) == ({"B"}, 8, "")
 
 
 def test_a_format_of_the_future_is_refused(words: WordEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.opened.FORMAT", 3)
+    monkeypatch.setattr("retrieval.opened.FORMAT", FORMAT + 1)
     with pytest.raises(ModelMissing, match=r"another version.*python app.py index"):
         index.build(some(), words, tmp_path)
 

@@ -42,7 +42,8 @@ def test_cardiomegaly_query_finds_cardiomegaly(real_index: index.Index, encoder:
     assert sum(has(p.report) for p in result.priors) >= 4
     assert result.close
     assert result.sentence == ""
-    assert [p.score for p in result.priors] == sorted((p.score for p in result.priors), reverse=True)
+    assert all(p.close for p in result.priors)
+    assert {name for p in result.priors for name, _, _ in p.found_by} == {"text", "findings"}
     for prior in result.priors:
         assert 1 <= len(prior.matched) <= 3
         assert all(sentence in prior.report.text for sentence in prior.matched)
@@ -96,10 +97,10 @@ def test_filters_come_before_similarity(small: Searcher) -> None:
 
 def test_never_the_same_study_or_patient(small: Searcher) -> None:
     study = next(r.study_id for r in small.index.reports if r.patient_key == "p1")
-    assert "Large heart. Clear lungs." in found(small, "large heart", exclude_patient="")
+    assert "Large heart. Clear lungs." in found(small, "large heart", patient="")
     assert "Large heart. Clear lungs." not in found(small, "large heart", exclude_study=study)
-    assert "Large heart. Clear lungs." not in found(small, "large heart", exclude_patient="p1", k=50)
-    assert "Large heart. Small effusion." in found(small, "large heart", exclude_patient="p1")
+    assert "Large heart. Clear lungs." not in found(small, "large heart", patient="p1", k=50)
+    assert "Large heart. Small effusion." in found(small, "large heart", patient="p1")
 
 
 def test_a_modality_that_the_index_lacks_is_said(small: Searcher) -> None:
@@ -130,3 +131,91 @@ def test_index_of_another_encoder_is_not_searched(small: Searcher) -> None:
     other.name = "another"
     with pytest.raises(ModelMissing, match="another encoder"):
         Searcher(small.index, other)
+
+
+def test_terms_count_beside_the_text_without_an_image(words: WordEncoder, tmp_path: Path) -> None:
+    ids = ids_of("train", 3)
+    reports = [
+        report(ids[0], "Enlarged heart seen today.", terms=("Cardiomegaly/mild",)),
+        report(ids[1], "Cardiomegaly mild is not seen here.", terms=("Scoliosis",)),
+        report(ids[2], "Clear lungs.", terms=("normal",)),
+    ]
+    searcher = Searcher(index.build(reports, words, tmp_path), words)
+    first = searcher.search("", terms=["Cardiomegaly/mild"], k=1).priors[0]
+    assert first.report.id == ids[0]
+    assert [name for name, _, _ in first.found_by] == ["text", "findings"]
+    assert {p.report.id for p in searcher.search("", terms=["Cardiomegaly/mild"], k=3).priors} == set(ids)
+
+
+def test_of_many_with_the_same_terms_those_count_that_the_text_names(words: WordEncoder, tmp_path: Path) -> None:
+    ids = ids_of("train", 260)
+    reports = [report(i, f"Clear lungs number{n}.", terms=("normal",)) for n, i in enumerate(ids)]
+    searcher = Searcher(index.build(reports, words, tmp_path), words)
+    first = searcher.search("number255", terms=["normal"], k=1).priors[0]
+    assert first.report.id == ids[255]
+    assert [name for name, _, _ in first.found_by] == ["text", "findings"]
+
+
+def test_a_hit_is_close_where_its_own_score_reaches_the_threshold(small: Searcher) -> None:
+    priors = small.search("large heart small effusion", k=9, minimum=0.5).priors
+    assert {p.close for p in priors} == {True, False}
+    assert all(p.close == (p.score >= 0.5) for p in priors)
+
+
+def patients(words: WordEncoder, folder: Path) -> Searcher:
+    ids = ids_of("train", 6)
+    reports = [
+        report(ids[0], "Large heart earlier.", patient_key="p1", date="20240101"),
+        report(ids[1], "Large heart same day.", patient_key="p1", date="20240601"),
+        report(ids[2], "Large heart later.", patient_key="p1", date="20250101"),
+        report(ids[3], "Large heart without a day.", patient_key="p1"),
+        report(ids[4], "Large heart with a wrong day.", patient_key="p1", date="2023"),
+        report(ids[5], "Large heart of another.", patient_key="p2", date="20260101"),
+    ]
+    return Searcher(index.build(reports, words, folder), words)
+
+
+def test_of_the_patient_s_own_reports_only_earlier_ones(words: WordEncoder, tmp_path: Path) -> None:
+    searcher = patients(words, tmp_path)
+    hits = searcher.search("large heart", patient="p1", date="20240601", k=9).priors
+    assert {p.report.findings: p.same_patient for p in hits} == {
+        "Large heart earlier.": True,
+        "Large heart of another.": False,
+    }
+
+
+@pytest.mark.parametrize("date", ["", "2024", "20240101", "20231231", "2024-06-01"])
+def test_none_of_the_patient_s_own_where_none_is_known_to_be_earlier(
+    words: WordEncoder, tmp_path: Path, date: str
+) -> None:
+    searcher = patients(words, tmp_path)
+    assert found(searcher, "large heart", patient="p1", date=date, k=9) == ["Large heart of another."]
+
+
+def test_a_report_with_readers_is_found_by_these_alone(words: WordEncoder, tmp_path: Path) -> None:
+    ids = ids_of("train", 3)
+    reports = [
+        report(ids[0], "Large heart for all."),
+        report(ids[1], "Large heart for two.", readers=("ann", "bob")),
+        report(ids[2], "Large heart for ann.", readers=("ann",)),
+    ]
+    index.build(reports, words, tmp_path)
+    searcher = Searcher(index.open_index(tmp_path), words)
+    seen = {who: set(found(searcher, "large heart", reader=who, k=9)) for who in ("ann", "bob", "an", "")}
+    assert seen["ann"] == {"Large heart for all.", "Large heart for two.", "Large heart for ann."}
+    assert seen["bob"] == {"Large heart for all.", "Large heart for two."}
+    assert seen["an"] == seen[""] == {"Large heart for all."}
+    assert found(searcher, "large heart for ann", k=1) == ["Large heart for all."], "filtered before similarity"
+
+
+def test_filters_hold_in_an_approximate_index(words: WordEncoder, tmp_path: Path) -> None:
+    ids = ids_of("train", 300)
+    reports = [
+        report(i, f"Nodule number{n} near{n % 7}.", modality="CT" if n % 60 == 0 else "CR") for n, i in enumerate(ids)
+    ]
+    built = index.build(reports, words, tmp_path, exact_below=200)
+    assert built.manifest.kind == "inverted lists"
+    searcher = Searcher(built, words)
+    assert len(found(searcher, "nodule", modality="CT", k=50)) == 5
+    assert found(searcher, "number60", modality="CT", k=1) == ["Nodule number60 near4."]
+    assert found(searcher, "number60", exclude_study=ids[60], k=1) != ["Nodule number60 near4."]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from core_models.drafting.drafter import Job
 from core_models.drafting.evidence import Draft, DraftModel, Statement, Step
 from core_models.foundation.reading import Context, Finding, Quality, Reading, Structure
 from core_models.segmentation.engine import Mask
@@ -30,22 +31,11 @@ class FakeWriter:
 
     def __init__(self, *drafts: Sequence[Statement | Exception], gate: threading.Semaphore | None = None) -> None:
         self.queue = deque(drafts)
-        self.asked: list[SimpleNamespace] = []
+        self.asked: list[Job] = []
         self.gate = gate
 
-    def stream(
-        self,
-        cards: Sequence[Any],
-        priors: Sequence[Any],
-        indication: str,
-        *,
-        modality: str,
-        seed: int = 0,
-        cancelled: Callable[[], bool],
-    ) -> Iterator[Any]:
-        self.asked.append(
-            SimpleNamespace(cards=tuple(cards), priors=tuple(priors), indication=indication, modality=modality)
-        )
+    def stream(self, job: Job, cancelled: Callable[[], bool]) -> Iterator[Any]:
+        self.asked.append(job)
         from core_models.drafting import drafter
 
         yield drafter.Started(MODEL, UNSEEN)
@@ -63,6 +53,10 @@ class FakeWriter:
             yield drafter.Finished(item)
             written.append(item)
         yield drafter.Done(Draft(tuple(written), MODEL, UNSEEN, complete=not cancelled(), seconds=0.1, tokens=9))
+
+    def many(self, jobs: Sequence[Job]) -> list[Draft]:
+        """A draft of the queue for each job, in order."""
+        return [event.draft for job in jobs for event in self.stream(job, lambda: False) if hasattr(event, "draft")]
 
 
 class FakeSearch:

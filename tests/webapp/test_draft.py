@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from core_models.errors import Busy, Conflict, ModelMissing
+from core_models.errors import Busy, Cancelled, Conflict, ModelMissing, NotFound, Refused
 from tests.webapp.conftest import Room
 from tests.webapp.draft_events import draft, events
-from tests.webapp.fakes import MODEL, prior, statement
+from tests.webapp.fakes import MODEL, FakeWriter, prior, statement
 from webapp import drafting
 
 
@@ -26,19 +26,24 @@ def _drain(run: drafting.Run) -> list[tuple[str, dict[str, Any]]]:
     return out
 
 
-def test_rejected_cards_and_priors_are_not_shown_to_the_model(room: Room, study: dict[str, Any]) -> None:
-    room.search.hits = (prior(1, "Big heart."), prior(2, "Clear lungs."))
+def test_rejected_cards_and_priors_and_those_that_contradict_are_not_shown_to_the_model(
+    room: Room, study: dict[str, Any]
+) -> None:
+    against = prior(3, "The heart is normal in size. No pneumothorax.")
+    room.search.hits = (prior(1, "The heart is enlarged."), prior(2, "Left pneumothorax."), against)
     base = f"/api/studies/{study['id']}"
     room.client.post(f"{base}/evidence", json={"term": "Cardiomegaly"})
     room.client.post(f"{base}/evidence", json={"term": "Pneumothorax"})
     room.client.post(f"{base}/priors")
+    stances = [row.prior.stance for row in room.services.store.priors(study["id"])]
+    assert stances == ["supports", "supports", "contradicts"]
     room.client.patch(f"{base}/evidence/E2", json={"status": "rejected"})
     room.client.patch(f"{base}/evidence/P1", json={"status": "rejected"})
     room.writer.queue.append([statement(1, "Big heart.", "E1")])
     run = room.services.drafting.start(study["id"], search=False)
     assert _drain(run)[-1][0] == "done"
     asked = room.writer.asked[0]
-    assert {c.id for c in asked.cards} == {"E1", "P2"}
+    assert {c.id for c in asked.cards if c.kind != "prior"} == {"E1"}
     assert [p.id for p in asked.priors] == ["P2"]
 
 
@@ -84,6 +89,85 @@ def test_a_failing_model_gives_a_reason_keeps_the_readers_text_and_frees_the_slo
     assert [s["text"] for s in room.get(path)["statements"]] == ["Mine."]
     room.writer.queue.append([statement(1, "Clear lungs.")])
     assert [s["text"] for s in draft(room, study)["statements"]] == ["Mine.", "Clear lungs."]
+
+
+def test_a_model_that_answers_with_nonsense_is_said_and_keeps_what_was_finished(
+    room: Room, study: dict[str, Any]
+) -> None:
+    path = f"/api/studies/{study['id']}/report"
+    row = {"id": "h1", "section": "findings", "text": "Mine."}
+    room.client.put(path, json={"revision": 0, "statements": [row]})
+    sentence = "The language model answered with nonsense, so the draft was ended there."
+    room.writer.queue.append([statement(1, "Clear lungs."), Refused(sentence)])
+    name, data = events(room, study)[-1]
+    assert (name, data) == ("error", {"error": sentence, "status": 422})
+    assert [s["text"] for s in room.get(path)["statements"]] == ["Mine.", "Clear lungs."]
+
+
+# ---- the job, and the model for others -------------------------------------------------------------------------------
+
+
+def test_a_job_holds_all_that_a_draft_is_made_from(room: Room) -> None:
+    study = room.radiograph()
+    room.read(study)
+    base = f"/api/studies/{study['id']}"
+    room.client.put(f"{base}/indication", json={"text": "Cough."})
+    job = room.services.drafting.job(study["id"], seed=3)
+    assert [c.statement for c in job.cards if c.kind == "finding"] == ["Pleural Effusion"]
+    assert (job.indication, job.modality, job.seed, job.temperature, job.steps) == ("Cough.", "CR", 3, 0.0, True)
+    assert job.picture.shape == (40, 50)
+    with pytest.raises(NotFound):
+        room.services.drafting.job("none")
+    room.writer.queue.append([statement(1, "Possible effusion.", "E1")])
+    draft(room, study)
+    (asked,) = room.writer.asked
+    assert asked == room.services.drafting.job(study["id"])
+    assert asked.picture is not None
+
+
+def test_the_model_is_lent_while_no_draft_is_written(
+    room: Room, study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafts = room.services.drafting
+    room.writer.queue.extend([[statement(1, "First.")], [statement(1, "Second.")]])
+    job = drafts.job(study["id"])
+    lent = drafts.with_writer(lambda writer: writer.many([job, job]))
+    assert [d.statements[0].text for d in lent] == ["First.", "Second."]
+
+    monkeypatch.setattr(drafting, "WAIT_S", 0.2)
+    room.writer.gate = threading.Semaphore(0)
+    room.writer.queue.append([statement(1, "Third.")])
+    run = drafts.start(study["id"], search=False)
+    room.until(lambda: len(room.writer.asked) == 3)
+    with pytest.raises(Busy):
+        drafts.with_writer(lambda writer: pytest.fail("a draft is being written"))
+    with pytest.raises(Cancelled):
+        drafts.with_writer(lambda writer: pytest.fail("a draft is being written"), lambda: True)
+    run.cancel.set()
+    assert run.finished.wait(20)
+    with pytest.raises(MemoryError):
+        drafts.with_writer(_out_of_memory)
+    assert drafts.with_writer(lambda writer: writer) is room.writer, "what failed gives the turn back"
+
+
+def _out_of_memory(writer: Any) -> None:
+    raise MemoryError
+
+
+def test_a_model_that_is_let_go_is_loaded_anew(room: Room, study: dict[str, Any]) -> None:
+    drafts = room.services.drafting
+    loaded: list[FakeWriter] = []
+
+    def load() -> FakeWriter:
+        loaded.append(FakeWriter([statement(1, f"Of model {len(loaded) + 1}.")]))
+        return loaded[-1]
+
+    drafts._load = load
+    assert [s["text"] for s in draft(room, study)["statements"]] == ["Of model 1."]
+    drafts.forget()
+    drafts.forget()
+    assert [s["text"] for s in draft(room, study)["statements"]] == ["Of model 2."]
+    assert len(loaded) == 2
 
 
 def test_a_missing_model_is_said_in_its_own_sentence_and_asked_for_again(room: Room, study: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 
 from core_models.errors import ModelMissing, Refused
+from core_models.foundation.embedded import INVERTED
 from tests.webapp.conftest import Room, radiograph_file
-from tests.webapp.fakes import EYES, LATERAL, NODULE, PLACES, UNSEEN, finding, statement
+from tests.webapp.fakes import EYES, FRONTAL, LATERAL, NODULE, PLACES, UNSEEN, finding, statement
 from webapp.eyes import HELD, years
 from webapp.routes import eyes as routes
 
@@ -279,6 +281,27 @@ def test_a_draft_waits_for_the_image_and_says_who_proposed_what(room: Room, stud
     assert [c.statement for c in room.writer.asked[0].cards] == ["Pleural Effusion"]
     unseen = dict(heard)["start"]["unseen"]
     assert unseen == [*UNSEEN, "The model did not see earlier images."]
+
+
+def test_a_draft_sees_the_radiograph_bright_where_it_is_dense(room: Room, study: dict[str, Any]) -> None:
+    assert room.services.eyes.picture(study["id"]) is None, "nothing is read for it"
+    room.read(study)
+    seen = room.services.eyes.picture(study["id"])
+    assert seen.shape == (40, 50)
+    assert seen[0, 0] < seen[0, -1], "as in the file"
+    room.eyes.quality = replace(FRONTAL, inverted=0.99, notes=(INVERTED,))
+    _again(room, study, finding())
+    turned = room.services.eyes.picture(study["id"])
+    assert np.array_equal(turned, -seen.astype(np.float32))
+    room.eyes.quality = LATERAL
+    _again(room, study, finding())
+    assert room.services.eyes.picture(study["id"]) is None, "what the gate does not let through is not shown"
+
+
+def test_there_is_no_picture_of_a_ct(room: Room) -> None:
+    study = room.study()
+    room.read(study)
+    assert room.services.eyes.picture(study["id"]) is None
 
 
 def test_a_draft_without_a_reading_says_that_no_model_looked(room: Room, study: dict[str, Any]) -> None:

@@ -170,7 +170,7 @@ def test_a_search_leaves_out_the_patients_own_reports(room: Room) -> None:
     room.client.post(f"/api/studies/{study['id']}/priors")
     row = room.services.store.study(study["id"])
     (_, options) = room.search.asked[-1]
-    assert options["exclude_patient"] == patient_key(row.patient_id, salt_of(room.settings.home))
+    assert options["patient"] == patient_key(row.patient_id, salt_of(room.settings.home))
     assert options["exclude_study"] == study["id"]
 
 
@@ -196,7 +196,7 @@ def test_the_image_of_a_signed_study_is_found_by_another_patients_image(room: Ro
     assert {name for name, _, _ in first.found_by} == {"image to report", "image to image"}
     own = patient_key(room.services.store.study(study).patient_id, SALT)
     assert own
-    left = Searcher(opened, words).search("", exclude_patient=own, **options)
+    left = Searcher(opened, words).search("", patient=own, **options)
     assert study not in {p.report.id for p in left.priors}
 
 

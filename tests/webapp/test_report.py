@@ -116,6 +116,22 @@ def test_merge_says_nothing_twice() -> None:
     assert [s.text for s in merge([kept], new)] == ["Big heart.", "Clear."]
 
 
+def test_of_two_sentences_on_one_card_the_one_that_was_reworded_gives_way() -> None:
+    size = statement(1, "The heart is enlarged.", "E1")
+    shape = statement(2, "The cardiac contour is globular.", "E1")
+    summary = statement(3, "Cardiomegaly.", "E1", section="impression")
+    mine = Statement("s1", "findings", "heart", "The heart is moderately enlarged.", ("E1",), origin="edited")
+    said = [s.text for s in merge([mine], [shape, size, summary])]
+    assert said == ["The heart is moderately enlarged.", "The cardiac contour is globular.", "Cardiomegaly."]
+    # Each reworded sentence stands for one.
+    other = Statement("s2", "findings", "heart", "A globular cardiac contour.", ("E1",), origin="edited")
+    assert [s.text for s in merge([mine, other], [shape, size])] == [mine.text, other.text]
+    # One of other cards, or that the reader wrote themselves, stands for none.
+    own = Statement("h1", "findings", "heart", "The heart is big.", origin="human")
+    elsewhere = Statement("s3", "findings", "lungs", "Large heart.", ("E2",), origin="edited")
+    assert len(merge([own, elsewhere], [shape, size])) == 4
+
+
 def test_a_restored_statement_survives_the_next_draft_and_the_signature(
     room: Room, study: dict[str, Any], report_path: str
 ) -> None:

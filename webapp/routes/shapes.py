@@ -116,6 +116,7 @@ def version(row: Version, whole: bool = False) -> Json:
         "created_at": row.created_at,
         "sha256": row.sha256,
         "addenda": [asdict(a) for a in row.addenda],
+        "model": asdict(row.model) if row.model else None,
     }
     if whole:
         out |= {

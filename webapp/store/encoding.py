@@ -116,10 +116,10 @@ def prior_json(p: Prior) -> Json:
 
 
 def prior(d: Json) -> Prior:
-    report = d["report"]
-    tuples = {"terms": tuple(report["terms"]), "flags": tuple(report["flags"])}
-    found_by = tuple((name, rank, score) for name, rank, score in d.get("found_by", ()))  # none in older rows
-    return Prior(CorpusReport(**{**report, **tuples}), d["score"], tuple(d["matched"]), found_by)
+    """From a row; what older rows do not have keeps its default."""
+    report = {k: tuple(v) if isinstance(v, list) else v for k, v in d["report"].items()}
+    pairs = {name: tuple(map(tuple, d.get(name, ()))) for name in ("found_by", "said")}
+    return Prior(**{**d, "report": CorpusReport(**report), "matched": tuple(d["matched"]), **pairs})
 
 
 def addendum(d: Json) -> Addendum:

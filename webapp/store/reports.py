@@ -14,14 +14,14 @@ from core_models.drafting.evidence import DraftModel, Statement
 from core_models.errors import Conflict, NotFound, Refused, TooLarge
 from webapp.store import encoding, schema
 from webapp.store.base import limited, now
+from webapp.store.corrections import READER, Corrections
 from webapp.store.evidence import EvidenceBoard
 from webapp.store.rows import OutboxRow, ReportState, Version
 
 MAX_STATEMENTS = 500
-READER = "reader"
 
 
-class Reports(EvidenceBoard):
+class Reports(EvidenceBoard, Corrections):
     """The report part of `Store`."""
 
     def report(self, study_id: str) -> ReportState:
@@ -147,7 +147,7 @@ class Reports(EvidenceBoard):
         return _version(row)
 
     def sign(self, study_id: str, *, author: str, base_revision: int) -> Version:
-        """Freeze the report; the index's outbox row is written in the same transaction.
+        """Freeze the report; the index's outbox row and what became of the draft are written in the same transaction.
 
         Raises:
             NotFound; Conflict: it changed since `base_revision` or is signed already; Refused: no author, no text.
@@ -160,6 +160,7 @@ class Reports(EvidenceBoard):
             if _is_empty(row):
                 raise Refused("There is nothing to sign: the report is empty.")
             version = self._append(c, study_id, row, "signed", author)
+            self._keep_corrections(c, version)
             t = schema.reports.c
             c.execute(
                 schema.reports.update()

@@ -132,6 +132,52 @@ versions = sa.Table(
     sa.Column("sha256", sa.String(64), nullable=False),
 )
 
+# What signing teaches: no patient identifiers in any text.
+signed_cases = sa.Table(
+    "signed_cases",
+    metadata,
+    _study_fk(primary_key=True),
+    sa.Column("signed_at", TIME, nullable=False),
+    sa.Column("indication", sa.Text, nullable=False),
+    sa.Column("modality", sa.Text, nullable=False),
+    sa.Column("cards", sa.JSON, nullable=False),
+    sa.Column("statements", sa.JSON, nullable=False),
+)
+
+corrections = sa.Table(
+    "corrections",
+    metadata,
+    _study_fk(primary_key=True),
+    sa.Column("statement_id", sa.String(64), primary_key=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("section", sa.String(16), nullable=False),
+    sa.Column("region", sa.String(16), nullable=False),
+    sa.Column("evidence", sa.JSON, nullable=False),
+    sa.Column("drafted", sa.Text, nullable=False),
+    sa.Column("template", sa.Text, nullable=False),
+    sa.Column("signed", sa.Text, nullable=False),
+    sa.Column("outcome", sa.String(16), nullable=False),
+    sa.Column("concepts", sa.JSON, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("adapter", sa.Text, nullable=False),
+    sa.Column("index_digest", sa.Text, nullable=False),
+    sa.Column("signed_at", TIME, nullable=False),
+)
+
+# How a draft's version reads without each thing it was written from.
+explanations = sa.Table(
+    "explanations",
+    metadata,
+    _study_fk(primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("key", sa.String(64), nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("adapter", sa.Text, nullable=False),
+    sa.Column("created_at", TIME, nullable=False),
+    sa.Column("faithfulness", sa.Float, nullable=True),
+    sa.Column("content", sa.JSON, nullable=False),
+)
+
 outbox = sa.Table(
     "outbox",
     metadata,

@@ -2,6 +2,7 @@
 
 import { api, emit, on } from '/static/js/bus.js';
 import { fill, h } from './dom.js';
+import { learning } from './learning.js';
 import { guarded } from './page.js';
 import { interval, reliability } from './plots.js';
 
@@ -34,12 +35,12 @@ export function mount(element) {
     close.focus();
     fill(body, h('p.rp-dim', {}, 'Loading …'));
     const found = await api('GET', '/api/evaluation');
-    if (found.missing) fill(body, h('p.rp-none', {}, found.missing));
+    const column = (...sections) => h('div.rp-column', {}, sections);
+    if (found.missing) fill(body, column(learning()), column(h('p.rp-none', {}, found.missing)));
     else {
-      const column = (...sections) => h('div.rp-column', {}, sections);
       fill(
         body,
-        column(findings(found.findings), calibration(found.findings), gate(found.gate)),
+        column(findings(found.findings), calibration(found.findings), gate(found.gate), learning()),
         column(subgroups(found.findings), anatomy(found.anatomy), retrieval(found.retrieval)),
       );
     }

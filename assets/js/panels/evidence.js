@@ -7,6 +7,8 @@ import { guarded, panelReady } from './page.js';
 import { behind, followReading, isRadiograph } from './reading.js';
 
 const LOOKUP_MS = 120;
+const QUOTED = 90; // characters of a prior's sentence on its card; pointing at it shows the whole
+const INSTRUCTION = 'instruction-like text';
 const KINDS = { finding: 'Finding', measurement: 'Measurement', clinical: 'Clinical text', prior: 'Prior report', comparison: 'Comparison' };
 
 /** What a measured number is, for whoever points at it. */
@@ -137,7 +139,7 @@ export function mount(element) {
         tabindex: 0,
         'data-card': card.id,
         title: card.kind === 'measurement' ? measuredBy(card) : card.kind === 'finding' && !own ? `Proposed by ${card.source}` : null,
-        'aria-label': `${card.id}, ${card.text}, ${card.status}`,
+        'aria-label': [card.id, card.text, card.status, prior && says(card)].filter(Boolean).join(', '),
         onclick: (event) => !event.target.closest('button, details') && select(),
         onkeydown: (event) => {
           if (event.target !== row) return;
@@ -164,6 +166,7 @@ export function mount(element) {
           h('span', {}, prior ? `${prior.source} ${prior.id}` : card.source),
           prior && Number.isFinite(card.score) ? h('span', { title: card.found ? `Found by ${card.found}` : null }, `similarity ${card.score.toFixed(2)}`) : null,
           prior ? prior.terms.slice(0, 4).map((t) => h('span.rp-term', {}, t)) : null,
+          prior ? tags(card, prior) : null,
         ),
         prior ? details(card, prior) : null,
       ),
@@ -181,6 +184,23 @@ export function mount(element) {
       const attributes = { type: 'button', title, 'aria-label': `${title} ${card.id}`, 'aria-pressed': String(pressed), onclick, disabled };
       return h('button.quiet', attributes, sign);
     }
+  }
+
+  /** The sentences of a prior about cards that are still on the board: [card, sentence] pairs. */
+  const about = (card) => (card.stance ? card.said.filter(([id]) => cards.some((c) => c.id === id && c.status !== 'rejected')) : []);
+  const says = (card) => (about(card).length ? `${card.stance} ${about(card).map(([id]) => id).join(', ')}` : '');
+
+  /** What a reader must know of a prior before reading it. */
+  function tags(card, report) {
+    const said = about(card);
+    const short = (text) => (text.length > QUOTED ? `${text.slice(0, QUOTED - 1)}…` : text);
+    const whole = said.map(([id, sentence]) => `${id}: “${sentence}”`).join('\n');
+    return [
+      card.close === false ? h('span.rp-flag', { title: 'No precedent is close. This is the nearest report; the draft does not read it.' }, 'not close') : null,
+      card.same_patient ? h('span.rp-flag', {}, 'earlier report of this patient') : null,
+      said.length ? h(`span.rp-flag.${card.stance === 'contradicts' ? 'contradicted' : 'supported'}`, { title: whole }, `${says(card)}: “${short(said[0][1])}”`) : null,
+      report.flags?.includes(INSTRUCTION) ? h('span.rp-flag.warning', { title: 'It is quoted as data and never followed.' }, 'talks to a model: quoted, not followed') : null,
+    ];
   }
 
   function details(card, report) {

@@ -8,6 +8,7 @@ import { complain, guarded, panelReady } from './page.js';
 import { ask } from './signing.js';
 import { StatementRow } from './statement.js';
 import { showVersions } from './versions.js';
+import { Why } from './why.js';
 
 const SAVE_MS = 600;
 const SECTIONS = [['findings', 'Findings'], ['impression', 'Impression']];
@@ -42,6 +43,15 @@ class Report {
     });
     this.unseen = h('details.rp-unseen', { hidden: true });
     this.addenda = h('div.rp-addenda');
+    this.why = new Why({
+      study: () => this.id,
+      settle: () => this.settle(),
+      asked: () => (this.rows.find((r) => r.root.classList.contains('lit')) || this.rows.find((r) => r.data.origin === 'model'))?.data.id || '',
+      show: () => this.rows.forEach((r) => r.update()),
+      say: (text) => {
+        this.status.textContent = text;
+      },
+    });
     this.drawer = h('div.rp-drawer', { hidden: true, role: 'dialog', 'aria-label': 'Versions' });
     this.clash = h('div.rp-conflict', { hidden: true, role: 'alert' });
     const sections = SECTIONS.map(([name, title]) => {
@@ -56,9 +66,10 @@ class Report {
       h(
         'section.rp-panel.rp-report',
         {},
-        h('h2', {}, 'Report ', this.status, h('span.rp-grow'), this.versions),
+        h('h2', {}, 'Report ', this.status, h('span.rp-grow'), this.why.button, this.versions),
         this.clash,
         h('div.rp-scroll', {}, sections, this.free, this.addenda, this.unseen),
+        this.why.foot,
         this.drawer,
       ),
     );
@@ -99,6 +110,7 @@ class Report {
   }
 
   close() {
+    this.why.hide();
     this.leave();
     this.id = null;
     this.run?.abort.abort();
@@ -146,6 +158,7 @@ class Report {
       next: (r) => this.add(r.data.section, r),
       select: (r) => this.select(r),
       card: (id, go) => this.showCard(id, go),
+      explained: (id) => this.why.of(id),
     });
     if (this.frozen) row.lock(true);
     return row;
@@ -163,7 +176,8 @@ class Report {
   showUnseen(unseen, model) {
     this.unseen.hidden = !unseen.length;
     if (!unseen.length) return;
-    const by = model ? `${model.name}${model.adapter ? `, adapter ${model.adapter}` : ''}, seed ${model.seed}` : '';
+    const index = model?.index_digest ? `, index ${model.index_digest.slice(0, 12)}` : '';
+    const by = model ? `${model.name}${model.adapter ? `, adapter ${model.adapter}` : ''}${index}, seed ${model.seed}` : '';
     fill(
       this.unseen,
       h('summary', {}, 'What the model did not see'),

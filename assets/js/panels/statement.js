@@ -1,6 +1,7 @@
 // One statement of the report → its row: text, support, evidence, origin, reasoning; edits go out through `acts`.
 
 import { fill, h } from './dom.js';
+import { IDLE, effects } from './why.js';
 
 const ORIGINS = { model: 'model', edited: 'edited', human: 'reader' };
 const SUPPORT = {
@@ -10,7 +11,7 @@ const SUPPORT = {
 };
 
 /**
- * A row. `acts`: changed(), remove(row), agree(row), restore(row), select(row), card(id).
+ * A row. `acts`: changed(), remove(row), agree(row), restore(row), select(row), card(id), explained(id).
  * `row.data` is the statement; `update()` shows it anew without touching a text that is being written.
  */
 export class StatementRow {
@@ -40,11 +41,13 @@ export class StatementRow {
     });
     this.meta = h('div.rp-meta');
     this.why = h('span.rp-why');
+    this.effects = h('div.rp-effects', { hidden: true, role: 'list', 'aria-label': 'What this statement rests on' });
     this.root = h(
       'div.rp-statement',
       { 'data-statement': data.id, onclick: (event) => !event.target.closest('button') && acts.select(this) },
       this.text,
       this.meta,
+      this.effects,
     );
     this.update();
   }
@@ -75,28 +78,22 @@ export class StatementRow {
     const state = s.stale ? 'stale' : mine ? 'own' : s.support;
     const dropped = s.origin === 'model' && s.support === 'unsupported' && !s.restored;
     this.root.className = `rp-statement ${state}${dropped ? ' dropped' : ''}${this.locked ? ' locked' : ''}`;
+    const found = s.origin === 'model' ? this.acts.explained(s.id) : null; // the reader's own words are not tested
     const because = s.note || (state === 'own' ? 'Written by the reader' : SUPPORT[s.support]);
     fill(
       this.meta,
       h(
         'div.rp-about',
         {},
-        (s.evidence || []).map((id) =>
-          h(
-            'button.rp-chip',
-            {
-              type: 'button',
-              'data-chip': id,
-              title: `Show ${id}`,
-              onmouseenter: () => this.acts.card(id, false),
-              onfocus: () => this.acts.card(id, false),
-              onclick: () => this.acts.card(id, true),
-            },
-            id,
-          ),
-        ),
+        (s.evidence || []).map((id) => this.chip(id, found?.idle.includes(id))),
         h('span.rp-origin', { title: because }, ORIGINS[s.origin] || s.origin),
         s.stale ? h('span.rp-flag', {}, 'a number or card it rests on changed') : null,
+        s.copied_from
+          ? h('span.rp-flag.copied', { title: `This sentence stands word for word in the prior report ${s.copied_from}` }, `word for word from ${s.copied_from}`)
+          : null,
+        s.rewritten
+          ? h('span.rp-flag.second', { title: `The check refused the model's first sentence: “${s.rewritten}”` }, 'second attempt')
+          : null,
         !s.stale && s.support !== 'supported' && !mine ? h(`span.rp-flag.${s.support}`, { title: because }, because) : null,
         this.why,
       ),
@@ -116,7 +113,25 @@ export class StatementRow {
     const same = step && step.considered.join() === (s.evidence || []).join();
     this.why.textContent = step ? `${same ? '' : `considered ${step.considered.join(', ') || 'nothing'} `}→ ${step.follows}` : '';
     this.why.title = step ? `Considered ${step.considered.join(', ') || 'nothing'}; what follows: ${step.follows}` : '';
+    this.effects.hidden = !found;
+    fill(this.effects, found ? effects(found, (id) => this.chip(id)) : null);
     requestAnimationFrame(() => this.fit());
+  }
+
+  /** A card's id; pointing at it lights the card up. */
+  chip(id, idle = false) {
+    return h(
+      `button.rp-chip${idle ? '.idle' : ''}`,
+      {
+        type: 'button',
+        'data-chip': id,
+        title: idle ? `${id}: ${IDLE}` : `Show ${id}`,
+        onmouseenter: () => this.acts.card(id, false),
+        onfocus: () => this.acts.card(id, false),
+        onclick: () => this.acts.card(id, true),
+      },
+      id,
+    );
   }
 
   button(sign, title, onclick) {

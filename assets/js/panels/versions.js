@@ -44,7 +44,14 @@ export async function showVersions(drawer, study, close) {
                 },
                 h('b', {}, String(v.number)),
                 h(`span.rp-state.${v.kind}`, {}, KIND[v.kind] || v.kind),
-                h('span.rp-grow', {}, v.author),
+                h(
+                  'span.rp-grow',
+                  {},
+                  v.author,
+                  v.model
+                    ? h('small.rp-dim', {}, ` ${v.model.adapter || v.model.name}, index ${(v.model.index_digest || 'none').slice(0, 12)}`)
+                    : null,
+                ),
                 h('span.rp-dim', {}, new Date(v.created_at).toLocaleString()),
               ),
             ),

@@ -121,6 +121,7 @@ export const KEYS = [
   ['Home / End', 'first / last slice'],
   ['L', 'next layout'],
   ['?', 'this list'],
+  ['Y', 'why? of the draft: what changes without each card'],
 ];
 
 const TOOLS = { s: 'segment', c: 'navigate', w: 'window', z: 'zoom', p: 'pan', m: 'measure' };
