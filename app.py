@@ -21,7 +21,7 @@ from webapp.settings import Settings
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 ADAPTER, ENCODER = ASSETS / "adapter", ASSETS / "foundation"
-EVALUATIONS = ("segmentation", "drafting", "checker", *foundation.EVALUATIONS)
+EVALUATIONS = ("segmentation", "drafting", "checker", "priors", *foundation.EVALUATIONS)
 
 Options = argparse.Namespace
 
@@ -250,7 +250,7 @@ def _train_adapter(settings: Settings, options: Options) -> None:
 
 
 def _evaluate(settings: Settings, options: Options) -> dict[str, Any]:
-    own = {"segmentation": _segmentation, "drafting": _drafting, "checker": _checker}
+    own = {"segmentation": _segmentation, "drafting": _drafting, "checker": _checker, "priors": _priors}
     result = own.get(options.part, _foundation)(settings, options)
     if not options.json:
         print(json.dumps(result, indent=1))
@@ -301,6 +301,16 @@ def _checker(settings: Settings, options: Options) -> dict[str, Any]:
     return checker.measure()
 
 
+def _priors(settings: Settings, options: Options) -> dict[str, Any]:
+    """Whether priors share the findings of held-out studies, and what a large index misses."""
+    from retrieval import corpora, evaluate, large
+    from webapp.priors import opener
+
+    searcher = opener(settings)()
+    result = evaluate.run(searcher, corpora.read("open-i"), _bar("priors"))
+    return result | {"large": large.run(searcher.index, progress=_bar("large index"))}
+
+
 def _drafting(settings: Settings, options: Options) -> dict[str, Any]:
     """The drafter with the priors that the page would quote to it, on the test split."""
     from core_models.drafting import drafter, evaluation, promotion
@@ -317,7 +327,12 @@ def _drafting(settings: Settings, options: Options) -> dict[str, Any]:
 
     encode = text_encoder(settings.threads).encode
     result = evaluation.run(writer, train, test, priors, encode, options.limit, _bar("drafts"))
-    return result | {"index": searcher.index.digest[:12]}
+    result |= {"index": searcher.index.digest[:12]}
+    if options.record:
+        from core_models.drafting import evaluation_report
+
+        evaluation_report.record(result)
+    return result
 
 
 def _benchmark(settings: Settings, options: Options) -> dict[str, Any]:

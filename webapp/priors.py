@@ -30,8 +30,6 @@ EmbeddingOf = Callable[[str], "tuple[np.ndarray, str] | None"]
 CONSIDERED = 50
 """Nearest reports that the few on the board are chosen from."""
 
-FOUND = choice.MOST
-
 COMMON = 5
 """Reports of the index that hold a sentence, from which on it is nobody's own: of Open-i's training sentences in 5 to 9
 reports 46 % were written again in the held-out ones, of those in 10 or more 85 %, of those in a single one 2 %."""

@@ -22,6 +22,7 @@ from core_models.drafting.scores import Memory, Score, Study
 ABLATED = 40  # studies for the ablations and the seeds: each costs as much as the model itself
 SEEDS, TEMPERATURE = (1, 2, 3), 0.5
 MEASURED = 20  # boards with measurements
+OF_A_SEGMENT = ("volume", "mean attenuation", "longest axial diameter")
 EXAMPLES = 10
 FAILURES = 40  # shown; all are counted
 COMPARED = ("finding_recall", "finding_recall_written", "finding_f1", "text_f1", "rouge_l", "bleu4")
@@ -69,13 +70,13 @@ def studies_of(held: Sequence[SourceReport], memory: Memory) -> list[Study]:
 
 def measured_boards(studies: Sequence[Study], count: int = MEASURED) -> list[Study]:
     """Boards that hold numbers, by turns: a held-out study's own cards with ratios and areas of its radiograph, and
-    three segments of a CT; the numbers are drawn (seed 0), and the order of cards too.
+    three segments of a CT, their cards in the page's order; structures and numbers are drawn (seed 0).
     """
     rng = random.Random(0)
     out = []
     for k, study in enumerate([s for s in studies if not s.normal][:count]):
         if k % 2:
-            drawn = [(s, region, ("volume", "mean attenuation")) for s, region in rng.sample(dataset.STRUCTURES, 3)]
+            drawn = [(s, region, OF_A_SEGMENT) for s, region in rng.sample(dataset.STRUCTURES, 3)]
             report, cards, modality = SourceReport(f"measured-{k}", "", (), (), ()), [], "CT"
         else:
             drawn = rng.sample(dataset.ON_RADIOGRAPHS, 2)
@@ -85,7 +86,6 @@ def measured_boards(studies: Sequence[Study], count: int = MEASURED) -> list[Stu
                 value, unit = _value(quantity, rng)
                 statement = dataset.card_text(structure, quantity)
                 cards.append(Evidence("", "measurement", region, statement, value, unit, source="drawn"))
-        rng.shuffle(cards)
         numbered = tuple(replace(card, id=f"E{n}") for n, card in enumerate(cards, 1))
         out.append(Study(report, numbered, modality=modality))
     return out
@@ -96,6 +96,7 @@ def _value(quantity: str, rng: random.Random) -> tuple[float, str]:
         "volume": (5, 1800, "ml"),
         "area": (20, 300, "cm²"),
         "mean attenuation": (-80, 180, "HU"),
+        "longest axial diameter": (5, 250, "mm"),
         "cardiothoracic ratio": (0.35, 0.7, ""),
         "right to left ratio": (0.8, 1.4, ""),
     }[quantity]

@@ -129,7 +129,7 @@ def test_the_vocabulary_is_searched_by_words_and_prefix(room: Room) -> None:
 
 def test_priors_are_found_shown_whole_and_filtered_by_verdict(room: Room, study: dict[str, Any]) -> None:
     first = replace(prior(1, "The heart is enlarged."), found_by=(("findings", 2, 0.5), ("image to report", 1, 0.3)))
-    room.search.hits = (first, prior(2, "Clear lungs.", 0.4))
+    room.search.hits = (first, prior(2, "The heart is normal in size.", 0.4))
     room.search.sentence = "No close precedent."
     room.client.put(f"/api/studies/{study['id']}/indication", json={"text": "Dyspnoea"})
     room.client.post(f"/api/studies/{study['id']}/evidence", json={"term": "Cardiomegaly"})

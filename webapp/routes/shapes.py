@@ -77,6 +77,10 @@ def prior(row: PriorRow) -> Json:
         "score": row.prior.score,
         "matched": list(row.prior.matched),
         "found": row.prior.found_words,
+        "close": row.prior.close,
+        "same_patient": row.prior.same_patient,
+        "stance": row.prior.stance,
+        "said": [list(pair) for pair in row.prior.said],
         "report": {
             "id": report.id,
             "source": report.source,

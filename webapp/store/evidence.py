@@ -129,18 +129,20 @@ class EvidenceBoard(Base):
             self._changeable(c, study_id)
             statements = c.scalar(sa.select(schema.reports.c.statements).where(schema.reports.c.study_id == study_id))
             cited = {e for s in statements for e in s["evidence"]}
-            kept: set[str] = set()
+            kept: dict[str, str] = {}  # report → its card
             for row in self._priors(c, study_id):
                 if row.evidence.status == "accepted" or row.evidence.id in cited:
-                    kept.add(row.prior.report.id)
+                    kept[row.prior.report.id] = row.evidence.id
                 else:
                     c.execute(schema.evidence.delete().where(t.study_id == study_id, t.id == row.evidence.id))
             for card, prior in priors:
                 if card.kind != "prior":
                     raise Refused("Only prior reports can be stored as priors.")
-                if prior.report.id not in kept:
-                    kept.add(prior.report.id)
-                    self._add_card(c, study_id, replace(card, id=""), prior)
+                held = kept.get(prior.report.id)
+                if held is None:
+                    kept[prior.report.id] = self._add_card(c, study_id, replace(card, id=""), prior).id
+                else:  # what it says of the board may have changed
+                    self._update(c, study_id, held, prior=encoding.prior_json(prior))
             return self._priors(c, study_id)
 
 
