@@ -125,15 +125,17 @@ def test_weights_that_changed_or_went_since_the_promotion_are_not_loaded(tmp_pat
 def test_the_loaded_adapter_is_named_in_drafts_as_it_is_in_the_list(tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
-    from core_models.drafting import language_model
+    from core_models.drafting.vision_language import LORA_MODULES, PROJECTOR, with_adapter
     from tests.drafting import tiny
 
-    base = tiny.language_model()
+    base = tiny.vision_language()
     folder = promotion.folder(tmp_path, "one")
-    get_peft_model(base.model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(folder)
-    (folder / "reading-room.json").write_text(json.dumps({"base_digest": tiny.DIGEST}))
+    get_peft_model(
+        base.model, LoraConfig(r=2, target_modules=LORA_MODULES, modules_to_save=[PROJECTOR])
+    ).save_pretrained(folder, save_embedding_layers=False)
+    (folder / "reading-room.json").write_text(json.dumps({"base_digest": base.digest}))
     promotion.promote(tmp_path, "one", YES)
-    _, name = language_model._with_adapter(tiny.language_model().model, promotion.resolve(tmp_path, ""), tiny.DIGEST)
+    name = with_adapter(tiny.vision_language(), promotion.resolve(tmp_path, "")).adapter
     assert [a.label for a in promotion.listed(tmp_path) if a.current] == [name]
 
 

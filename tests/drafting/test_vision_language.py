@@ -254,7 +254,7 @@ def test_the_shipped_adapter_fits_the_model_that_is_prepared_here(prepared_model
 
 def test_the_shipped_adapter_is_small_and_holds_no_pickle() -> None:
     names = {p.name for p in SHIPPED.iterdir()}
-    assert names == {"README.md", "adapter_config.json", "adapter_model.safetensors", MANIFEST}
+    assert names == {"README.md", "adapter_config.json", "adapter_model.safetensors", "evaluation.json", MANIFEST}
     assert sum(p.stat().st_size for p in SHIPPED.iterdir()) <= 16 * 2**20
     weights = load_file(SHIPPED / "adapter_model.safetensors")
     assert any("multi_modal_projector" in name for name in weights)
