@@ -69,7 +69,8 @@ def template(start: str, image: str) -> str:
 
 
 def _special(made: Tokenizer, *extra: str) -> None:
-    made.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in ("<turn>", "<over>", *extra)])
+    names = ("<turn>", "<over>", "[INST]", *extra)
+    made.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
 
 
 def _learned(text: str, split: str, alphabet: list[str], byte_level: bool = False) -> tuple[list[str], list[Any]]:
@@ -339,6 +340,7 @@ def test_the_prompt_holds_the_board_and_no_control_tokens_of_others(model: instr
         assert sentence in text
     assert row.ids.count(words.convert_tokens_to_ids("<turn>")) == 2
     assert row.ids.count(words.convert_tokens_to_ids("<over>")) == 1
+    assert words.convert_tokens_to_ids("[INST]") not in row.ids, "not all control tokens are in angle brackets"
     places = [t for t in ("<soft>", "<|image_pad|>", "<image>") if t in words.get_vocab()]
     other = model._row(model._plan(Job(CARDS, (), "Cough", picture=PICTURE)))
     for token in places:
