@@ -313,7 +313,9 @@ def _priors(settings: Settings, options: Options) -> dict[str, Any]:
 
 def _drafting(settings: Settings, options: Options) -> dict[str, Any]:
     """The drafter with the priors that the page would quote to it, on the test split."""
-    from core_models.drafting import drafter, evaluation, promotion
+    from core_models import registry
+    from core_models.drafting import drafter, evaluate_pictures, evaluation, promotion
+    from core_models.foundation.embedded import EmbeddedEyes
     from retrieval.training import source_reports
     from webapp.priors import opener, quoted, text_encoder
 
@@ -327,7 +329,10 @@ def _drafting(settings: Settings, options: Options) -> dict[str, Any]:
 
     encode = text_encoder(settings.threads).encode
     result = evaluation.run(writer, train, test, priors, encode, options.limit, _bar("drafts"))
-    result |= {"index": searcher.index.digest[:12]}
+    eyes = EmbeddedEyes(registry.row_of(registry.EMBEDDED), threads=settings.threads)
+    data = options.data or settings.data
+    pictures = evaluate_pictures.run(data, eyes, writer, _bar("pictures"))  # all of them, whatever the limit
+    result |= {"index": searcher.index.digest[:12], "pictures": pictures}
     if options.record:
         from core_models.drafting import evaluation_report
 

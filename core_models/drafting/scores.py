@@ -187,7 +187,7 @@ def denied(sentences: Sequence[str]) -> frozenset[str]:
 
 
 def side_errors(text: str, cards: Iterable[Evidence]) -> tuple[int, int]:
-    """(findings that stand with a side and that a card names, those of them on a side that no such card names)."""
+    """(findings with a side that a card names, those of them on a side of which no card that licenses them speaks)."""
     sided = wrong = 0
     findings = given(cards)
     for r in f.readings(text):
@@ -195,7 +195,8 @@ def side_errors(text: str, cards: Iterable[Evidence]) -> tuple[int, int]:
         if r.polarity == "absent" or not r.own_sides or not named:
             continue
         sided += 1
-        wrong += not r.own_sides <= frozenset().union(*(f.side_of(c.statement) for c in named))
+        licensing = [c for c in findings if r.concept in f.licensed(c.statement)]
+        wrong += not r.own_sides <= frozenset().union(*(f.side_of(c.statement) for c in licensing))
     return sided, wrong
 
 

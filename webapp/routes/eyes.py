@@ -19,7 +19,8 @@ from webapp.routes.services import services_of
 router = APIRouter(prefix="/api")
 Json = dict[str, Any]
 
-EVALUATION = Path(__file__).resolve().parents[2] / "assets" / "foundation" / "evaluation.json"
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+EVALUATION, DRAFTS = ASSETS / "foundation" / "evaluation.json", ASSETS / "adapter" / "evaluation.json"
 COMMAND = "`python app.py evaluate findings --record`"
 NOT_EVALUATED = f"The models were not evaluated here yet: run {COMMAND} once."
 DAMAGED = f"The stored evaluation cannot be read: run {COMMAND} again."
@@ -53,14 +54,29 @@ def anatomy(series_id: str, body: Wanted, request: Request) -> Json:
 
 @router.get("/evaluation")
 def evaluation() -> Json:
-    """The models' card of marks as the `evaluate` command wrote it, or why there is none."""
+    """The models' card of marks as `evaluate` wrote it, or why there is none; `drafting`: of the drafts."""
     try:
         found = json.loads(EVALUATION.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return {"missing": NOT_EVALUATED}
+        found = {"missing": NOT_EVALUATED}
     except (OSError, ValueError):
-        return {"missing": DAMAGED}
-    return found if isinstance(found, dict) else {"missing": NOT_EVALUATED}
+        found = {"missing": DAMAGED}
+    return (found if isinstance(found, dict) else {"missing": NOT_EVALUATED}) | {"drafting": drafting_marks()}
+
+
+def drafting_marks() -> Json | None:
+    """The recorded figures of drafts without the drafts themselves; None where there are none that can be read."""
+    try:
+        found = json.loads(DRAFTS.read_text(encoding="utf-8"))
+        systems = {
+            name: {group: one[group] for group in ("all", "non_normal")} for name, one in found["systems"].items()
+        }
+        return {name: found[name] for name in ("studies", "adapter")} | {
+            "systems": systems,
+            "pictures": found.get("pictures"),
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def image(look: Look) -> Json:

@@ -18,7 +18,7 @@ export function mount(element) {
   const page = h(
     'section.rp-evaluation',
     { hidden: true, role: 'dialog', 'aria-label': 'Evaluation' },
-    h('header', {}, h('h2', {}, 'Evaluation of the image models'), h('span.rp-dim', {}, 'Measured on patients (on images, where no patient is known) who were held out of training.'), close),
+    h('header', {}, h('h2', {}, 'Evaluation of the models'), h('span.rp-dim', {}, 'Measured on patients (on images or studies, where no patient is known) who were held out of training.'), close),
     body,
   );
   fill(element, page);
@@ -36,11 +36,11 @@ export function mount(element) {
     fill(body, h('p.rp-dim', {}, 'Loading …'));
     const found = await api('GET', '/api/evaluation');
     const column = (...sections) => h('div.rp-column', {}, sections);
-    if (found.missing) fill(body, column(learning()), column(h('p.rp-none', {}, found.missing)));
+    if (found.missing) fill(body, column(drafts(found.drafting), learning()), column(h('p.rp-none', {}, found.missing)));
     else {
       fill(
         body,
-        column(findings(found.findings), calibration(found.findings), gate(found.gate), learning()),
+        column(findings(found.findings), calibration(found.findings), gate(found.gate), drafts(found.drafting), learning()),
         column(subgroups(found.findings), anatomy(found.anatomy), retrieval(found.retrieval)),
       );
     }
@@ -171,5 +171,69 @@ function retrieval(r) {
     'Retrieval',
     `The right text among ${r.pool ?? '–'}${known(r.clinical_notes?.pool) ? ` (clinical notes: among ${r.clinical_notes.pool})` : ''}, and what lazy baselines reach.`,
     table(['Search', ...ranks], found.map(([path, m]) => [words(path), ...ranks.map((rank) => show(m[rank], 3))]), 'Retrieval'),
+  );
+}
+
+const SYSTEMS = {
+  model: 'the model',
+  without_priors: 'without priors',
+  without_steps: 'without reasoning',
+  nearest_label: 'report with the nearest findings',
+  nearest_text: 'report with the nearest text',
+  constant_normal: 'always the same normal report',
+  templates: 'templates filled from the cards',
+  reference: 'what the radiologist wrote',
+};
+const ON_PICTURES = {
+  draft: 'draft, with the picture',
+  draft_without_picture: 'draft, without it',
+  head: 'the findings model itself',
+  always_normal: 'always normal',
+  always_every_finding: 'always every finding',
+};
+const percent = (share) => (known(share) ? `${(100 * share).toFixed(1)} %` : '–');
+const line = (one, measure) => interval(one[measure], one.ci95?.[measure], { from: 0, reference: null, width: 96 });
+
+function drafts(d) {
+  if (!d) return section('drafts', 'Drafts', 'Not evaluated yet: run `python app.py evaluate drafting --record` once.');
+  const named = entries(d.systems).filter(([name]) => SYSTEMS[name]);
+  const compared = named
+    .map(([name, groups]) => [name, groups.non_normal || {}])
+    .filter(([, one]) => one.studies)
+    .map(([name, one]) => [
+      SYSTEMS[name], one.studies, show(one.finding_recall), line(one, 'finding_recall'), show(one.text_f1), line(one, 'text_f1'), show(one.rouge_l), line(one, 'rouge_l'),
+    ]);
+  const all = named
+    .map(([name, groups]) => [name, groups.all || {}])
+    .map(([name, one]) => [
+      SYSTEMS[name], one.studies ?? '–', show(one.finding_recall), range(one.ci95?.finding_recall), show(one.finding_precision), percent(one.unsupported_rate), percent(one.contradicted_rate),
+      show(one.bleu4, 3), show(one.rouge_l, 3),
+    ]);
+  return section(
+    'drafts',
+    'Drafts',
+    `${d.studies ?? '–'} held-out reports that stand in no training report, written from their own finding headings by ${d.adapter || 'the adapter'}. Recall: given findings that a supported sentence states; struck: what the check found unsupported or contradicted.`,
+    table(['System', 'studies', 'recall', '95 %', 'precision', 'unsupported', 'contradicted', 'BLEU-4', 'ROUGE-L'], all, 'Drafts'),
+    h('p.rp-dim', {}, "Studies with findings, 95 % intervals; F1 is of the findings that the radiologist's own text states."),
+    table(['System', 'studies', 'recall', '', 'F1 of the text', '', 'ROUGE-L', ''], compared, 'Drafts of studies with findings'),
+    h(
+      'p.rp-dim',
+      {},
+      'Findings are counted by the table that also checks each sentence: what it does not know, these figures do not see. The cards were given, so this says how drafts are written, not how images are read.',
+    ),
+    pictures(d.pictures),
+  );
+}
+
+function pictures(p) {
+  if (!p?.systems) return null;
+  const rows = entries(p.systems)
+    .filter(([name]) => ON_PICTURES[name])
+    .map(([name, one]) => [ON_PICTURES[name], show(one.f1), line(one, 'f1'), show(one.precision), show(one.recall), show(one.accuracy)]);
+  return h(
+    'div',
+    {},
+    h('p.rp-dim', {}, `From the image alone: ${p.images ?? '–'} radiographs of ${p.patients ?? '–'} patients, proposed findings left open, against ${p.labels?.length ?? '–'} labels. Where nothing was proposed (${p.without_card ?? '–'}) there is no draft. Accuracy flatters whoever always says normal.`),
+    table(['From the image alone', 'F1', '', 'precision', 'recall', 'accuracy'], rows, 'Drafts from the image alone'),
   );
 }
