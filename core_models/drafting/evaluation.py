@@ -219,6 +219,7 @@ def run(
     return {
         "studies": sum(not s.twin for s in some),
         "twins": sum(s.twin for s in some),
+        "limit": limit,
         "systems": {
             name: scores.groups(rows[name])
             | {

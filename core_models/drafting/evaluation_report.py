@@ -49,7 +49,7 @@ AIMS = (
 )
 HEAD = """# Evaluation of drafts
 
-Made by `python app.py evaluate drafting --record`. Model `{model}`, adapter `{adapter}`, index `{index}`.
+Made by `python app.py evaluate drafting{limit} --record`. Model `{model}`, adapter `{adapter}`, index `{index}`.
 
 **Data.** The test side of the Open-i chest radiograph reports (one study in ten by the hash of its id): never indexed,
 never trained on, not in the vocabulary. {studies} studies whose text no training report holds, and {twins} whose text
@@ -94,7 +94,10 @@ def page(result: Result) -> str:
     """The page in Markdown."""
     names = ("model", "adapter", "studies", "twins")
     head = HEAD.format(
-        **{name: result[name] for name in names}, index=result.get("index") or "none", resamples=RESAMPLES
+        **{name: result[name] for name in names},
+        limit=f" --limit {result['limit']}" if result.get("limit") else "",
+        index=result.get("index") or "none",
+        resamples=RESAMPLES,
     )
     parts = [
         head,
@@ -135,6 +138,8 @@ def _words(text: str) -> str:
 def _aims(result: Result) -> str:
     rows = []
     for words, group, measure, bound, sign in AIMS:
+        if group == "with_twins" and not result["twins"]:
+            continue  # the same studies again
         one = result["systems"]["model"][group]
         value = one[measure]
         met = "–" if value is None else "met" if sign * value >= sign * bound else "**missed**"
