@@ -157,9 +157,9 @@ def _outdated(search: Search) -> bool:
 
 
 def prior_card(hit: Prior) -> Evidence:
-    """The card of a hit: its nearest sentence in short."""
-    text = hit.matched[0] if hit.matched else hit.report.impression or hit.report.findings
-    text = " ".join(text.split())
+    """The card of a hit: its sentence about the board, else the one nearest to the query, else the report; in short."""
+    told = [sentence for _, sentence in hit.said] or hit.matched or [hit.report.impression or hit.report.findings]
+    text = " ".join(told[0].split())
     if len(text) > MAX_STATEMENT:
         text = text[: MAX_STATEMENT - 1] + "…"
     return Evidence("", "prior", "other", text, source=f"report {hit.report.id}")
@@ -176,7 +176,7 @@ def quoted(searcher: Any, study_id: str, indication: str, cards: Sequence[Eviden
     terms = tuple(c.statement for c in findings)
     found = searcher.search(indication, terms=terms, k=CONSIDERED, modality="CR", exclude_study=study_id)
     return [
-        PriorText(f"P{n}", p.report.findings, p.report.impression, p.report.terms, p.matched)
+        PriorText(f"P{n}", p.report.findings, p.report.impression, p.report.terms, p.matched, p.said)
         for n, p in enumerate(choice.chosen(found.priors, findings), 1)
         if p.close and p.stance != "contradicts"
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,41 @@ def _until(page: Any, condition: Any) -> None:
             return
         page.wait_for_timeout(20)
     pytest.fail("the condition never came true")
+
+
+def test_a_prior_shows_the_sentence_it_was_chosen_for_under_a_tag_in_its_colour(served: Served, page: Any) -> None:
+    study = served.add(patient="RR-P", StudyInstanceUID="2.25.987", SeriesInstanceUID="2.25.988")
+    served.services.board.add_finding(study, "Cardiomegaly")
+    nearest = "Cough and fever were reported."
+    says = {"supports": "The heart is enlarged.", "contradicts": "The heart is normal in size."}
+    hits = (prior(n, f"{nearest} {text}") for n, text in enumerate(says.values(), 1))
+    served.search.hits = tuple(replace(hit, matched=(nearest,)) for hit in hits)
+    _open(page, served, study)
+    page.click("text=Find similar reports")
+    page.wait_for_selector("[data-card='P2']")
+    colour = "e => getComputedStyle(e).color"
+    for card, (stance, text) in zip(("P1", "P2"), says.items(), strict=True):
+        assert page.inner_text(f"[data-card='{card}'] .rp-text") == text
+        tag = page.locator(f"[data-card='{card}'] .rp-flag")
+        assert tag.inner_text() == f"{stance} E1"
+        assert tag.get_attribute("title") == f"E1: “{text}”"
+        red, green, _ = map(int, tag.evaluate(colour).removeprefix("rgb(").removesuffix(")").split(","))
+        assert (green > red) == (stance == "supports")
+
+
+def test_a_prior_that_speaks_of_another_card_than_it_shows_quotes_that_too(served: Served, page: Any) -> None:
+    study = served.add(patient="RR-Q", StudyInstanceUID="2.25.989", SeriesInstanceUID="2.25.990")
+    for term in ("Cardiomegaly", "Nodule"):
+        served.services.board.add_finding(study, term)
+    served.search.hits = (prior(1, "The heart is enlarged. There is a nodule in the left lung."),)
+    _open(page, served, study)
+    page.click("text=Find similar reports")
+    tag = page.locator("[data-card='P1'] .rp-flag")
+    tag.wait_for()
+    assert tag.inner_text() == "supports E1, E2"
+    page.click("[data-card='E1'] button[title='Reject']")
+    page.wait_for_selector("[data-card='E1'].rejected")
+    assert tag.inner_text() == "supports E2: “There is a nodule in the left lung.”"
 
 
 def test_an_upload_opens_its_study_and_a_bad_one_is_a_toast(served: Served, page: Any, tmp_path: Path) -> None:

@@ -63,6 +63,39 @@ def test_as_many_as_are_of_use_with_what_they_say_and_the_store_keeps_it(room: R
     assert search.asked[0][1]["k"] == CONSIDERED
 
 
+def test_the_card_shows_the_sentence_that_supports_or_contradicts_and_not_the_nearest(room: Room, study: str) -> None:
+    room.services.board.add_finding(study, "Cardiomegaly")
+    nearest = "Cough and fever were reported."
+    hits = [
+        replace(prior(1, f"{nearest} The heart is enlarged."), matched=(nearest,)),
+        replace(prior(2, f"{nearest} The heart is normal in size."), matched=(nearest,)),
+    ]
+    priors, _ = over(room, *hits)
+    rows = priors.find(study).rows
+    assert [row.evidence.statement for row in rows] == ["The heart is enlarged.", "The heart is normal in size."]
+    assert [row.prior.matched for row in rows] == [(nearest,), (nearest,)]
+
+
+def test_without_a_finding_on_the_board_the_card_shows_the_nearest_sentence(room: Room, study: str) -> None:
+    nearest = "Cough and fever were reported."
+    priors, _ = over(room, replace(prior(1, f"The heart is enlarged. {nearest}"), matched=(nearest,)))
+    (row,) = priors.find(study).rows
+    assert row.evidence.statement == nearest
+
+
+def test_a_prior_that_stays_on_the_board_shows_what_it_says_of_the_board_now(room: Room, study: str) -> None:
+    room.services.board.add_finding(study, "Cardiomegaly")
+    priors, _ = over(room, prior(1, "The heart is enlarged. There is a nodule in the left lung."))
+    (row,) = priors.find(study).rows
+    room.services.board.set_status(study, row.evidence.id, "accepted")
+    room.services.board.set_status(study, "E1", "rejected")
+    nodule = room.services.board.add_finding(study, "Nodule")
+    (again,) = priors.find(study).rows
+    assert (again.evidence.id, again.evidence.status) == (row.evidence.id, "accepted")
+    assert again.prior.said == ((nodule.id, again.evidence.statement),)
+    assert again.evidence.statement == "There is a nodule in the left lung."
+
+
 def test_a_rejected_finding_is_neither_searched_with_nor_spoken_about(room: Room, study: str) -> None:
     card = room.services.board.add_finding(study, "Pleural Effusion")
     room.services.board.add_finding(study, "Cardiomegaly")
