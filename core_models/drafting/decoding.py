@@ -128,6 +128,8 @@ class Pen:
         self._pending: list[int] = []
         self._logits: np.ndarray | None = None
         self._header: tuple[str, tuple[int, ...]] = ("", ())
+        self._region = ""
+        self._at_line: tuple[np.ndarray | None, list[int], int] = (None, [], 0)  # logits, tokens not fed, tokens fed
         self._at_text: tuple[np.ndarray, int] | None = None  # logits before the sentence, tokens fed up to there
         self._fed = 0
 
@@ -140,6 +142,7 @@ class Pen:
             about: the card that it must be about, 0: any.
         """
         form = self.form
+        self._at_line = self._logits, list(self._pending), self._fed
         sections = form.sections()
         if about:
             form.forced(about)
@@ -162,20 +165,30 @@ class Pen:
                 break
             (ids if more[1] == "E" else priors).append(int(more[2:]))
         form.began(section, ids)
-        self._header = (header, tuple(ids))
+        self._header, self._region = (header, tuple(ids)), more.split()[0]
         return (yield from self._sentence())
 
     def again(self, temperature: float) -> Generator[Need, Answer, Written | None]:
         """The last line's sentence taken back and written anew, drawn at this temperature."""
         assert self._at_text is not None
         logits, fed = self._at_text
-        yield Back(self._fed - fed)
-        self._fed, self._pending, self._logits = fed, [], logits
+        yield from self._back_to(logits, [], fed)
         before, self._temperature = self._temperature, max(temperature, self._temperature)
         try:
             return (yield from self._sentence())
         finally:
             self._temperature = before
+
+    def take_back(self) -> Generator[Need, Answer, None]:
+        """The last line as if it had not been written; the form holds that it was tried (`Form.took_back`)."""
+        (header, ids) = self._header
+        yield from self._back_to(*self._at_line)
+        self.form.took_back(header[0], ids, self._region)
+
+    def _back_to(self, logits: np.ndarray | None, pending: list[int], fed: int) -> Generator[Need, Answer, None]:
+        if self._fed > fed:
+            yield Back(self._fed - fed)
+        self._fed, self._pending, self._logits = fed, list(pending), logits
 
     def _sentence(self) -> Generator[Need, Answer, Written]:
         ids = self._header[1]
