@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from core_models.drafting import prompt
 from core_models.drafting.form import Form
 from core_models.errors import Refused
 
@@ -117,7 +118,8 @@ class Written:
 class Pen:
     """Writes the lines of one report: greedily, or drawn at a temperature from the nucleus of `TOP`.
 
-    A sentence may hold digits only where a card that it rests on does, and numbers only as placeholders of such cards.
+    A sentence may hold digits only where a card that it rests on does, and numbers only as placeholders of such cards,
+    each after its own structure and quantity.
     """
 
     def __init__(self, words: Words, form: Form, seed: int = 0, temperature: float = 0.0) -> None:
@@ -202,7 +204,8 @@ class Pen:
         self._at_text = ((yield from self._look()), self._fed)
         for _ in range(MAX_LINE):
             here = allowed.copy()
-            if open_numbers:
+            fitting = self._fitting(open_numbers, written)
+            if fitting:
                 here |= words.opens
             if written:
                 here |= words.breaks
@@ -216,7 +219,7 @@ class Pen:
                 return Written(self._said(written), ids, False)
             written.append(token)
             if words.opens[token]:
-                names = {f"E{k}": k for k in open_numbers}
+                names = {f"E{k}": k for k in fitting}
                 name = yield from self._choose(list(names))
                 written += words.path(name)
                 open_numbers.remove(names[name])
@@ -227,14 +230,29 @@ class Pen:
         self._push(words.path("\n")[0])
         return Written(self._said(written), ids, False)
 
+    def _fitting(self, numbers: Sequence[int], written: list[int]) -> list[int]:
+        """The cards whose number may stand here: their structure is named, and their quantity since the last number."""
+        if not numbers:
+            return []
+        said = self._decoded(written).casefold()
+        since = said.rpartition("}")[2]
+        out = []
+        for k in numbers:
+            structure, _, quantity = prompt.safe(self.form.cards[k - 1].text, prompt.MAX_CARD).casefold().rpartition(": ")
+            if structure in said and quantity in since:
+                out.append(k)
+        return out
+
     def go_on(self) -> None:
         """The model wanted to end the report, and may not yet: a line break in place of the end."""
         for token in self.words.path("\n"):
             self._push(token)
 
     def _said(self, tokens: list[int]) -> str:
-        text = self.words.tokenizer.decode(tokens, skip_special_tokens=True).strip("\n")
-        return f"{self._header[0]} {text.strip()}"
+        return f"{self._header[0]} {self._decoded(tokens).strip()}"
+
+    def _decoded(self, tokens: list[int]) -> str:
+        return self.words.tokenizer.decode(tokens, skip_special_tokens=True)
 
     # ---- choosing ----------------------------------------------------------------------------------------------------
 

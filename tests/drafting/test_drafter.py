@@ -368,6 +368,15 @@ def test_a_measured_card_is_written_about_once() -> None:
     assert [s.text for s in done.statements if s.evidence == ("E7",)] == ["The liver has a volume of 1512 ml."]
 
 
+def test_a_number_stands_only_after_its_structure_and_its_quantity() -> None:
+    density = measurement("E8", "liver: mean attenuation", 55.0, "HU")
+    swapped = "F E1 E2 abdomen measured: The liver has a volume of {E2} and a mean attenuation of {E1}."
+    liver = draft([swapped], (VOLUME, density)).statements[0]
+    assert liver.template.startswith("The liver has a volume of {E7}"), "not {E8}, as it wanted to"
+    early = draft(["F E1 abdomen measured: {E1} is the volume of the liver."], (VOLUME,)).statements
+    assert not any((s.template or "").startswith("{") for s in early)
+
+
 def test_a_draft_that_reaches_the_length_limit_is_not_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "MAX_TOKENS", 60)
     done = events(Scripted(ENLARGED, CLEAR, ends=False))[-1].draft
