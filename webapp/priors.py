@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from core_models.drafting.evidence import Evidence, Statement
 from core_models.errors import ModelMissing, ReadingRoomError
 from retrieval import choice
+from retrieval.fusion import TEXT
 from retrieval.guard import INSTRUCTION, copied
 from retrieval.report import Prior
 from webapp.settings import Settings
@@ -36,6 +37,9 @@ reports 46 % were written again in the held-out ones, of those in 10 or more 85 
 
 MAX_STATEMENT = 300
 UNKNOWN = frozenset({"", "OT", "SC"})  # a picture says nothing of its modality: every report may be like it
+INDICATION_ALONE = (
+    "Found by the indication alone, no closer than chance on held-out studies: add a finding to find closer ones."
+)
 INSTRUCTION_SENTENCE = "The indication or a finding reads like an instruction to a model; it is quoted, not followed."
 
 
@@ -97,8 +101,11 @@ class Priors:
         shown = choice.chosen(result.priors, [choice.Finding(c.id, c.statement) for c in findings])
         rows = self._store.set_priors(study_id, [(prior_card(hit), hit) for hit in shown])
         odd = INSTRUCTION_SENTENCE if INSTRUCTION in result.flags else ""
-        none = any(h.close for h in result.priors) and not any(h.close for h in shown)
-        sentences = (odd, result.sentence, choice.NONE_STATES if none else "")
+        close = any(h.close for h in shown)
+        none = any(h.close for h in result.priors) and not close
+        asked_with = {name for h in result.priors for name, *_ in h.found_by}
+        alone = INDICATION_ALONE if close and not findings and asked_with <= {TEXT} else ""
+        sentences = (odd, result.sentence, choice.NONE_STATES if none else "", alone)
         return Found(rows, " ".join(s for s in sentences if s))
 
     def mark_copied(self, statements: Sequence[Statement], rows: Sequence[PriorRow]) -> tuple[Statement, ...]:

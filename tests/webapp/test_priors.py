@@ -15,7 +15,7 @@ from retrieval.search import Searcher
 from tests.retrieval.conftest import WordEncoder, ids_of, report
 from tests.webapp.conftest import Room
 from tests.webapp.fakes import FakeSearch, prior, statement
-from webapp.priors import COMMON, CONSIDERED, Priors
+from webapp.priors import COMMON, CONSIDERED, INDICATION_ALONE, Priors
 from webapp.store import PriorRow
 
 
@@ -123,6 +123,31 @@ def test_a_near_report_that_states_nothing_of_the_board_is_said_to_be_no_precede
     found = priors.find(study)
     assert [row.prior.close for row in found.rows] == [False]
     assert found.sentence == choice.NONE_STATES
+
+
+def test_found_by_the_indication_alone_is_said_to_be_no_closer_than_chance(room: Room, study: str) -> None:
+    priors = built(room, ["The heart is enlarged.", "Cough for weeks.", "A nodule."], modality="CT")
+    room.services.store.set_indication(study, "Cough for weeks")
+    found = priors.find(study)
+    assert [row.prior.close for row in found.rows] == [True]
+    assert found.sentence == INDICATION_ALONE
+    card = room.services.board.add_finding(study, "Cardiomegaly")
+    room.services.board.set_status(study, card.id, "rejected")
+    assert priors.find(study).sentence == INDICATION_ALONE, "a rejected finding is not searched with"
+    room.services.board.set_status(study, card.id, "accepted")
+    assert INDICATION_ALONE not in priors.find(study).sentence
+
+
+@pytest.mark.parametrize(
+    ("found_by", "close"), [((("text", 2, 0.5), ("image to report", 1, 0.4)), True), ((("text", 1, 0.2),), False)]
+)
+def test_an_image_that_found_too_or_a_prior_that_is_not_close_needs_no_such_warning(
+    room: Room, study: str, found_by: Any, close: bool
+) -> None:
+    priors, _ = over(room, replace(prior(1, "Clear lungs."), found_by=found_by, close=close))
+    found = priors.find(study)
+    assert len(found.rows) == 1
+    assert found.sentence == ""
 
 
 def test_the_patient_s_earlier_report_is_asked_for_by_key_and_day(room: Room, study: str) -> None:
