@@ -28,6 +28,19 @@ def test_report_json_holds_everything(ct):
     assert data["state"] == {"kind": "draft", "revision": 1}
 
 
+def test_what_stands_struck_out_is_marked_and_not_in_the_text(ct):
+    ct.doubt()
+    data = json.loads(EXPORTS["json"].write(ct.bundle()))
+    marks = {s["text"]: (s["support"], s["struck_out"], s["restored"]) for s in data["statements"]}
+    assert marks["Pneumothorax."] == ("unsupported", True, False)
+    assert marks["Old fracture."] == ("unsupported", False, True)
+    assert marks["No nodule."] == ("contradicted", False, False)
+    assert marks["Lung nodule."] == ("unsupported", False, False), "the reader's own words are not struck"
+    left = [text for text, (_, struck, _) in marks.items() if not struck]
+    assert all(text in data["text"] for text in left)
+    assert "Pneumothorax" not in data["text"]
+
+
 def test_a_signed_report_exports_what_was_signed(ct):
     ct.sign()
     signed = json.loads(EXPORTS["json"].write(ct.bundle()))

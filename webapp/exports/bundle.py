@@ -13,6 +13,7 @@ from core_models.segmentation.engine import Mask
 from core_models.study.study import Receipt
 from core_models.study.volume import Volume
 from webapp.board import bound
+from webapp.report import struck_out
 from webapp.store import PriorRow, ReportState, SegmentRow, SeriesRow, Store, StudyRow, Version
 
 RESEARCH_USE = "Research use, not a medical device."
@@ -66,6 +67,11 @@ class ReportBundle:
     def section(self, name: str) -> tuple[Statement, ...]:
         """The statements of "findings" or "impression"."""
         return tuple(s for s in self.report.statements if s.section == name)
+
+    def meant(self) -> ReportBundle:
+        """The same without the statements that stand struck out: what signing would freeze."""
+        statements = tuple(s for s in self.report.statements if not struck_out(s))
+        return replace(self, report=replace(self.report, statements=statements))
 
 
 def collect(store: Store, study_id: str, *, series_id: str = "", version: int | None = None) -> ReportBundle:
