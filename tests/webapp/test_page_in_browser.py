@@ -271,6 +271,40 @@ def test_an_upload_opens_its_study_and_a_bad_one_is_a_toast(served: Served, page
     page.wait_for_function("document.querySelector('.rp-badge').textContent.includes('6')")
 
 
+@pytest.mark.parametrize("leave", ["another page", "closed"])
+def test_leaving_the_page_stops_its_upload(
+    served: Served, browser: Any, page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leave: str
+) -> None:
+    (path := tmp_path / "scan").write_bytes(ct_files(n=1, StudyInstanceUID="2.25.995", SeriesInstanceUID="2.25.996")[0])
+    services, started = served.services, threading.Event()
+    before, read, jobs = services.store.studies(), services.read_scan, dict(services.jobs._jobs)
+
+    def slow(files: Any, *, progress: Any, cancelled: Any) -> Any:
+        started.set()
+        for _ in range(2000):
+            if cancelled():
+                break
+            threading.Event().wait(0.01)
+        return read(files, progress=progress, cancelled=cancelled)
+
+    monkeypatch.setitem(vars(services), "read_scan", slow)
+    tab = page.context.new_page()
+    tab.goto(served.address)
+    tab.wait_for_selector(".rp-demo")
+    tab.set_input_files("input[aria-label='Scan files']", str(path))
+    tab.wait_for_selector(".rp-upload:has-text('Reading')")
+    assert started.wait(20)
+    (job,) = (job for name, job in services.jobs._jobs.items() if name not in jobs)
+    if leave == "closed":
+        tab.close(run_before_unload=True)
+    else:
+        tab.goto("about:blank")
+    _until(page, job.finished.is_set)
+    assert job.state == "cancelled"
+    assert services.store.studies() == before
+    assert list((services.settings.home / "incoming").iterdir()) == []
+
+
 def test_a_segment_is_listed_measured_and_drawn_in_3d(served: Served, page: Any) -> None:
     study = served.add(patient="RR-3", StudyInstanceUID="2.25.961", SeriesInstanceUID="2.25.962")
     series = served.services.store.study(study).series[0].id

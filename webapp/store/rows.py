@@ -67,6 +67,15 @@ class StudyRow:
 
 
 @dataclass(frozen=True)
+class Intake:
+    """What one upload brought into a study: whether the study is new here, and the ids of the series that are."""
+
+    study_id: str
+    new: bool
+    series: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class SegmentRow:
     """One segment without its voxels.
 

@@ -17,7 +17,7 @@ from core_models.study.volume import Volume
 from webapp.store import encoding, schema
 from webapp.store.base import Base, limited, new_id, now
 from webapp.store.encoding import plain
-from webapp.store.rows import SeriesRow, StudyRow
+from webapp.store.rows import Intake, SeriesRow, StudyRow
 
 VOLUMES_HELD = 4
 MAX_INDICATION = 20_000
@@ -32,7 +32,11 @@ class Studies(Base):
         self._intake_lock = threading.Lock()
 
     def add_study(self, study: Study) -> str:
-        """Store a study whole, or nothing of it, and return its id.
+        """`take_in`, of which only the study's id is wanted."""
+        return self.take_in(study).study_id
+
+    def take_in(self, study: Study) -> Intake:
+        """Store a study whole, or nothing of it.
 
         A study that is here already (same StudyInstanceUID) keeps its id and gains the series that are new.
 
@@ -74,7 +78,21 @@ class Studies(Base):
                 if isinstance(e, IntegrityError):
                     raise Busy("The same study is being uploaded elsewhere: try again in a moment.") from e
                 raise
-        return study_id
+        return Intake(study_id, known is None, tuple(ids))
+
+    def take_back(self, intake: Intake) -> None:
+        """Remove what an intake brought, and nothing that was here before it."""
+        if intake.new:
+            self.delete_study(intake.study_id)
+            return
+        with self._db.write() as c:
+            t = schema.series.c
+            c.execute(schema.series.delete().where(t.study_id == intake.study_id, t.id.in_(intake.series)))
+            self._audit(c, "upload taken back", intake.study_id, f"{len(intake.series)} series")
+        with self._volumes_lock:
+            self._volumes.clear()
+        for series_id in intake.series:
+            self._files.drop_series(intake.study_id, series_id)
 
     def _known(self, c: sa.Connection, study: Study) -> str | None:
         """The id of the same study if it is here.  Raises Refused when it is another patient's."""
