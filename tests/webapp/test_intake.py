@@ -12,6 +12,8 @@ from core_models.errors import Cancelled
 from tests.builders import ct_files, edited
 from tests.webapp.conftest import Room
 from webapp import uploads
+from webapp.routes.intake import SIGNED
+from webapp.routes.shapes import AFTER_SIGNING
 from webapp.store import schema
 
 
@@ -200,6 +202,28 @@ def test_a_sender_who_is_gone_leaves_nothing(room: Room, whole: bool) -> None:
     assert list(room.services.jobs._jobs) == []
     assert room.get("/api/studies") == []
     assert _incoming(room) == []
+
+
+def test_a_series_for_a_signed_study_is_said_to_be_in_no_report(room: Room) -> None:
+    own = {"StudyInstanceUID": "2.25.77"}
+    study = room.study(n=3, SeriesInstanceUID="2.25.78", **own)
+    path = f"/api/studies/{study['id']}"
+    room.client.put(f"{path}/report", json={"revision": 0, "statements": [], "free_text": "Normal."})
+    again = room.upload(*ct_files(n=3, SeriesInstanceUID="2.25.78", **own))
+    assert again["result"] == {"studies": [study["id"]], "sentence": ""}
+    cards = {card["id"]: card["status"] for card in room.get(f"{path}/evidence")}
+    revision = room.get(f"{path}/report")["revision"]
+    body = {"author": "Dr A", "revision": revision, "cards": cards}
+    assert room.client.post(f"{path}/sign", json=body).status_code == 200
+    signed, report = room.get(f"{path}/versions"), room.get(f"{path}/report")
+    again = room.upload(*ct_files(n=3, SeriesInstanceUID="2.25.78", **own))
+    assert again["result"]["sentence"] == "", "nothing arrived that was not here"
+    job = room.upload(*ct_files(n=4, SeriesInstanceUID="2.25.79", **own))
+    assert job["result"] == {"studies": [study["id"]], "sentence": SIGNED}
+    first, late = room.get(path)["series"]
+    assert first == study["series"][0]
+    assert late["receipt"]["notes"][-1] == {"level": "warning", "text": AFTER_SIGNING}
+    assert (room.get(f"{path}/versions"), room.get(f"{path}/report")) == (signed, report)
 
 
 def test_demo_scans_are_listed_and_open_with_one_request(room: Room) -> None:

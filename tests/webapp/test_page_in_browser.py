@@ -271,6 +271,25 @@ def test_an_upload_opens_its_study_and_a_bad_one_is_a_toast(served: Served, page
     page.wait_for_function("document.querySelector('.rp-badge').textContent.includes('6')")
 
 
+def test_a_series_that_comes_to_a_signed_study_is_said_to_be_in_no_report(
+    served: Served, page: Any, tmp_path: Path
+) -> None:
+    study = served.add(patient="RR-Z", StudyInstanceUID="2.25.997", SeriesInstanceUID="2.25.998")
+    served.services.store.save_report(study, statements=(), free_text="Read.", base_revision=0)
+    served.services.store.sign(study, author="Dr. Able", base_revision=1)
+    paths = []
+    for n, data in enumerate(ct_files(n=6, patient="RR-Z", StudyInstanceUID="2.25.997", SeriesInstanceUID="2.25.999")):
+        paths.append(tmp_path / f"{n}.dcm")
+        paths[-1].write_bytes(data)
+    page.set_input_files("input[aria-label='Scan files']", [str(p) for p in paths])
+    assert "report stays as it was" in page.wait_for_selector(".rp-toast.warning").inner_text()
+    page.wait_for_selector(".rp-addenda .rp-note:has-text('1 series arrived after signing')")
+    assert "Dr. Able" in page.inner_text(".rp-signed")
+    page.click(".rp-series .rp-line:has(.rp-warn)")
+    page.wait_for_selector(".rp-receipt .rp-note:has-text('arrived after the report was signed')")
+    assert page.locator(".rp-badge.warned").is_visible()
+
+
 @pytest.mark.parametrize("leave", ["another page", "closed"])
 def test_leaving_the_page_stops_its_upload(
     served: Served, browser: Any, page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leave: str

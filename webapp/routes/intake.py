@@ -18,6 +18,10 @@ from webapp.service import Services
 from webapp.store import Intake
 
 router = APIRouter(prefix="/api")
+SIGNED = (
+    "A study of this upload is signed: its report stays as it was and says nothing of the images that arrived now. "
+    "Write an addendum if it should."
+)
 
 
 @router.post("/upload")
@@ -76,6 +80,9 @@ def read_into_store(
 
     Args:
         title: described so where a scan's header says nothing of the patient or the date.
+
+    Returns:
+        the studies' ids, and a sentence where a signed one gained images ("" otherwise).
     """
     stored: list[Intake] = []
     try:
@@ -93,7 +100,8 @@ def read_into_store(
         if not isinstance(error, Cancelled):
             _audit_refusal(services, error)
         raise
-    return {"studies": [intake.study_id for intake in stored]}
+    added = any(intake.signed and intake.series for intake in stored)
+    return {"studies": [intake.study_id for intake in stored], "sentence": SIGNED if added else ""}
 
 
 def _go_on(cancelled: Stopped) -> None:

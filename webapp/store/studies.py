@@ -38,7 +38,8 @@ class Studies(Base):
     def take_in(self, study: Study) -> Intake:
         """Store a study whole, or nothing of it.
 
-        A study that is here already (same StudyInstanceUID) keeps its id and gains the series that are new.
+        A study that is here already (same StudyInstanceUID) keeps its id and gains the series that are new; where its
+        report is signed, they are marked as `after_signing`.
 
         Raises:
             Refused: the same study holds another patient, or it has no series.
@@ -64,9 +65,11 @@ class Studies(Base):
                         c.execute(schema.reports.insert().values(**_empty_report(study_id)))
                     else:
                         self._study(c, study_id, lock=True)
+                    state = sa.select(schema.reports.c.state).where(schema.reports.c.study_id == study_id)
+                    signed = c.scalar(state) == "signed"
                     start = self._series_count(c, study_id)
                     for n, (series_id, (series, digest)) in enumerate(zip(ids, new, strict=True), start):
-                        values = _series_values(study_id, series_id, n, series, digest)
+                        values = _series_values(study_id, series_id, n, series, digest) | {"after_signing": signed}
                         c.execute(schema.series.insert().values(**values))
                     if new:
                         self._audit(c, "upload", study_id, f"{len(new)} series")
@@ -78,7 +81,7 @@ class Studies(Base):
                 if isinstance(e, IntegrityError):
                     raise Busy("The same study is being uploaded elsewhere: try again in a moment.") from e
                 raise
-        return Intake(study_id, known is None, tuple(ids))
+        return Intake(study_id, known is None, tuple(ids), signed)
 
     def take_back(self, intake: Intake) -> None:
         """Remove what an intake brought, and nothing that was here before it."""
@@ -314,6 +317,7 @@ def _series_row(r: sa.Row) -> SeriesRow:
         receipt=encoding.receipt(r.receipt),
         has_sources=r.sources > 0,
         view=r.view,
+        after_signing=r.after_signing,
     )
 
 

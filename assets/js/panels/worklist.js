@@ -150,6 +150,7 @@ export function mount(element) {
       if (control.stopped) await api('DELETE', `/api/jobs/${job}`);
       const result = await follow(job, show);
       await refresh();
+      if (result?.sentence) emit('toast', { level: 'warning', text: result.sentence });
       if (result?.studies?.length === 1) await openStudy(result.studies[0]);
       else if (result?.studies?.length) emit('toast', { level: 'success', text: `${result.studies.length} studies were added.` });
     } finally {
