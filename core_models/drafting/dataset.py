@@ -7,8 +7,8 @@ What a pair is made of, per study and epoch (all choices from one seeded generat
 - a finding heading is offered as a card as it is, or as a proposal that only a hedged sentence may follow from;
 - a heading that no kept sentence states gets a sentence made of its own words, or is not offered: every card that is
   offered is written about;
-- in a study with findings, its normal sentences rest on a card "otherwise normal"; a quarter of the time that card
-  and those sentences are left out together, so that negatives are written only where the reader asserts them;
+- in a study with findings, its normal sentences rest on a card "otherwise normal"; half the time that card and
+  those sentences are left out together, so that negatives are written only where the reader asserts them;
 - evidence is changed so that the model follows it and not the corpus's habits: a card and all that rests on it is left
   out; a finding of another study is put in with its sentence; left and right change places in cards and sentences;
   qualifiers are taken off a card and sentences that need them with it;
@@ -37,7 +37,7 @@ MAX_STATEMENTS = 16
 PROPOSED_P = 0.5  # of a proposed card: any probability makes it one
 # How often evidence is changed, per study and epoch.
 DROPPED, ADDED, MIRRORED, STRIPPED, PROPOSED, MEASURED, NO_STEPS = 0.15, 0.15, 0.15, 0.2, 0.15, 0.12, 1 / 12
-OTHERWISE_NORMAL = 0.75  # of the studies with findings: the report's own normal sentences are among the target
+OTHERWISE_NORMAL = 0.5  # of the studies with findings: the report's own normal sentences are among the target
 
 
 @dataclass(frozen=True)

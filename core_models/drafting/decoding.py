@@ -238,7 +238,9 @@ class Pen:
         since = said.rpartition("}")[2]
         out = []
         for k in numbers:
-            structure, _, quantity = prompt.safe(self.form.cards[k - 1].text, prompt.MAX_CARD).casefold().rpartition(": ")
+            structure, _, quantity = (
+                prompt.safe(self.form.cards[k - 1].text, prompt.MAX_CARD).casefold().rpartition(": ")
+            )
             if structure in said and quantity in since:
                 out.append(k)
         return out

@@ -277,7 +277,7 @@ class Drafter:
                 continue
             if statement is None:
                 malformed += 1
-            elif any(_same(statement, other) for other in out):
+            elif any(_same(statement, other) or _normal_twice(statement, other) for other in out):
                 repeated += 1
             else:
                 out.append(statement)
@@ -370,6 +370,19 @@ def _same(statement: Statement, other: Statement) -> bool:
     """Whether the same words stand there already, and stand as well: what failed of one card may be true of another."""
     better = statement.support == "supported" != other.support
     return not better and (statement.section, statement.text.casefold()) == (other.section, other.text.casefold())
+
+
+def _normal_twice(statement: Statement, other: Statement) -> bool:
+    """Whether both call the same things normal, in other words ("no acute osseous abnormality")."""
+    both = (statement, other)
+    alike = statement.section == other.section and all(s.support == "supported" for s in both)
+    return alike and all(f.is_normal(_words(s)) for s in both) and _denials(statement) == _denials(other)
+
+
+def _denials(statement: Statement) -> set[Any]:
+    """What a normal sentence denies; its region where it names no finding."""
+    words = _words(statement)
+    return {(r.concept, r.sides, r.degrees) for r in f.readings(words)} or {f.region_of(words)}
 
 
 def quotes(prior: PriorText, cards: Sequence[Evidence]) -> tuple[str, ...]:

@@ -213,7 +213,7 @@ def run(
     systems["numbers"] = (model(drafter), boards)
     drafts, seconds = _written(systems, progress)
     rows = {
-        name: [scores.score(s, d.statements, memory) for s, d in zip(on, drafts[name], strict=True)]
+        name: [scores.score(s, d.statements, memory, len(d.left_out)) for s, d in zip(on, drafts[name], strict=True)]
         for name, (_, on) in systems.items()
     }
     return {

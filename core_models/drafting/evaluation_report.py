@@ -170,7 +170,7 @@ def _systems(result: Result) -> str:
 
     other = (
         *("words", "distinct_reports", "distinct_2", "copied_rate", "copied_whole_rate", "finding_recall_written"),
-        *("text_contradicted", "text_denied", "negation_recall", "rewritten_rate", "own_words_rate"),
+        *("text_contradicted", "text_denied", "negation_recall", "rewritten_rate", "own_words_rate", "left_out_rate"),
     )
     rows = [
         [
@@ -184,7 +184,7 @@ def _systems(result: Result) -> str:
     ]
     more = ["", "words", "distinct reports", "distinct-2", "sentences of training", "reports of training"]
     more += ["recall, struck ones too", "denied by the text", "text's findings denied", "negatives recalled"]
-    more += ["written again", "in the card's own words", "wrong sides"]
+    more += ["written again", "in the card's own words", "left out", "wrong sides"]
     return "\n\n".join(
         [
             "## Systems",
@@ -199,7 +199,9 @@ def _systems(result: Result) -> str:
             'Length, variety, copying, negation and sides. "Sentences of training" stand word for word in a training '
             'report, as many of what radiologists write do (last row). "Denied by the text": share of the affirmed '
             "findings that the radiologist denies; \"text's findings denied\": share of the radiologist's that the "
-            "draft denies; wrong sides among findings that stand with one, and how many of those the check let pass.",
+            "draft denies; left out: sentences for each that stands which called something normal that a card denies, "
+            "and were taken back; wrong sides among findings that stand with one, and how many of those the check let "
+            "pass.",
             _table(more, rows),
         ]
     )

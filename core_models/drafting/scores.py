@@ -29,7 +29,7 @@ ORDERS = (1, 2, 3, 4)
 COUNTS = (
     *("studies", "given", "stated", "written", "drafted", "supported_drafted"),
     *("text", "text_stated", "against_text", "denied", "denied_both", "denied_stated"),
-    *("statements", "unsupported", "contradicted", "rewritten", "own_words", "copied", "copied_whole"),
+    *("statements", "unsupported", "contradicted", "rewritten", "own_words", "left_out", "copied", "copied_whole"),
     *("sided", "side_errors", "side_errors_passed", "measured", "measured_stated"),
     *("numbers", "number_errors", "number_errors_passed", "words", "rouge"),
     *("length", "reference_length", *(f"right{n}" for n in ORDERS), *(f"ngrams{n}" for n in ORDERS)),
@@ -135,8 +135,12 @@ def against_cards(cards: Sequence[Evidence], drafted: Sequence[Statement]) -> di
     }
 
 
-def score(study: Study, drafted: Sequence[Statement], memory: Memory) -> Score:
-    """One study's counts; what the check struck counts as written, since that is the writer's doing."""
+def score(study: Study, drafted: Sequence[Statement], memory: Memory, left_out: int = 0) -> Score:
+    """One study's counts; what the check struck counts as written, since that is the writer's doing.
+
+    Args:
+        left_out: sentences that the writer took back (`Draft.left_out`); they count nowhere else.
+    """
     reference = (*study.report.findings, *study.report.impression)
     texts = [s.text for s in drafted]
     whole = " ".join(texts)
@@ -144,6 +148,7 @@ def score(study: Study, drafted: Sequence[Statement], memory: Memory) -> Score:
     no, unsaid = denied(reference), denied(texts)
     counts: dict[str, float] = {"studies": 1, **against_cards(study.cards, drafted)}
     counts |= {
+        "left_out": left_out,
         "text": len(text),
         "text_stated": len(text & said),
         "against_text": len(no & said),
@@ -313,6 +318,7 @@ MEASURES: dict[str, Measure] = {
     "copied_whole_rate": _share("copied_whole", "studies"),
     "rewritten_rate": _share("rewritten", "statements"),
     "own_words_rate": _share("own_words", "statements"),
+    "left_out_rate": _share("left_out", "statements"),
 }
 
 

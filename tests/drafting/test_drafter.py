@@ -347,6 +347,16 @@ def test_a_repeated_line_is_left_out_and_counted() -> None:
     assert done.warnings == ("1 repeated line(s) were left out.",)
 
 
+def test_the_same_is_called_normal_once_a_section() -> None:
+    bony = ("F E2 bones normal: No acute bony abnormality.", "F E2 bones normal: No acute osseous abnormality.")
+    done = draft([*bony, "F E2 pleura normal: No effusion.", "I E2 bones normal: No acute osseous abnormality."])
+    assert [(s.section, s.text) for s in done.statements if s.evidence == ("E5",)] == [
+        ("findings", "No acute bony abnormality."),
+        ("findings", "No effusion."),
+        ("impression", "No acute osseous abnormality."),
+    ]
+
+
 def test_what_was_refused_of_one_card_stands_where_another_says_it() -> None:
     cards = (finding("E1", "Opacity/lung/base/left"), HEART)
     done = draft(["F E1 lungs present: Cardiomegaly.", "F E2 heart present: Cardiomegaly."], cards)

@@ -177,7 +177,9 @@ def test_copies_second_tries_and_own_words_are_counted() -> None:
     other = SourceReport("T", "", ("the heart is ENLARGED", "x y"), (), ("Cardiomegaly",))
     row = scores.summary([scores.score(study(BIG), said, Memory([other]))])
     assert (row["copied_rate"], row["copied_whole_rate"]) == (0.5, 0.0)
-    assert (row["rewritten_rate"], row["own_words_rate"]) == (0.5, 0.5)
+    assert (row["rewritten_rate"], row["own_words_rate"], row["left_out_rate"]) == (0.5, 0.5, 0.0)
+    taken_back = scores.summary([scores.score(study(BIG), said, Memory([other]), left_out=3)])
+    assert taken_back == row | {"left_out_rate": 1.5, "ci95": row["ci95"] | {"left_out_rate": [1.5, 1.5]}}
     assert one(BIG, "X y.", "The heart is enlarged.", memory=[other])["copied_whole_rate"] == 1.0
 
 
