@@ -107,6 +107,11 @@ class Instance:
     notes: tuple[Note, ...] = ()
 
     @property
+    def has_table(self) -> bool:
+        """Whether values go through a modality look-up table and not through a rescale."""
+        return bool(self.header.get("ModalityLUTSequence")) and self.pixels.samples == 1
+
+    @property
     def compressed(self) -> bool:
         return self.transfer_syntax in COMPRESSED
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from core_models.errors import Cancelled, Conflict, Refused, TooLarge
-from core_models.study import archive, dicom, nifti, pixels, raster, receipt, stacks
+from core_models.study import archive, attachments, dicom, nifti, pixels, raster, receipt, stacks
+from core_models.study.attachments import Attachment
 from core_models.study.dicom import NotAScan
 from core_models.study.elements import date, whole
 from core_models.study.frames import Frame, Instance
@@ -38,6 +39,7 @@ class _Upload:
 
     limits: Limits
     frames: list[Frame] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list)
     studies: list[Study] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     refusals: list[Refused] = field(default_factory=list)
@@ -60,7 +62,7 @@ def read_scan(
         cancelled: asked between files; True stops with nothing kept.
 
     Returns:
-        one Study per StudyInstanceUID, NIfTI file or image, in order of arrival; each with at least one series.
+        one Study per StudyInstanceUID, NIfTI file or image, in order of arrival; each with a series or an attachment.
 
     Raises:
         Refused: nothing readable, a damaged or hostile file, or two patients under one study.
@@ -138,7 +140,11 @@ def _take(upload: _Upload, path: str, data: bytes, alone: bool) -> None:
     head = data[:_HEAD]
     if dicom.is_dicom(head):
         try:
-            upload.frames.extend(dicom.read(name, data, upload.limits))
+            file = dicom.opened(name, data, upload.limits)
+            if attachments.holds(file):
+                upload.attachments.append(attachments.read(file, upload.limits))
+            else:
+                upload.frames.extend(dicom.frames(file, upload.limits))
         except NotAScan as error:
             upload.refusals.append(error)
             upload.skipped.append(name)
@@ -178,7 +184,7 @@ def _made_uid(*parts: bytes) -> str:
 
 
 def _finish(upload: _Upload, progress: Progress | None, cancelled: Callable[[], bool] | None) -> tuple[Study, ...]:
-    if not upload.frames and not upload.studies:
+    if not upload.frames and not upload.studies and not upload.attachments:
         if upload.refusals:
             raise upload.refusals[0]
         raise Refused(f"There is no scan in the upload: {count(upload.done, 'file')}, none of a format that is read.")
@@ -197,13 +203,36 @@ def _finish(upload: _Upload, progress: Progress | None, cancelled: Callable[[], 
 
     with pixels.Decoder(upload.limits) as decoder:
         dicom_studies = [_study(uid, found, decoder, tick, cancelled) for uid, found in by_study.items()]
-    studies = dicom_studies + upload.studies
+    studies = _with_attachments(dicom_studies, upload.attachments) + upload.studies
     if upload.skipped:
         shown = ", ".join(f'"{name}"' for name in upload.skipped[:3])
         more = "" if len(upload.skipped) <= 3 else f" and {len(upload.skipped) - 3} more"
         note = info(f"{count(len(upload.skipped), 'file')} without a scan skipped: {shown}{more}.")
         studies = [_with_note(study, note) for study in studies]
     return tuple(studies)
+
+
+def _with_attachments(studies: list[Study], found: list[Attachment]) -> list[Study]:
+    """The studies with what was drawn on them; one without its images becomes a study without series."""
+    by_study: dict[str, list[Attachment]] = defaultdict(list)
+    for attachment in found:
+        by_study[attachment.study_uid].append(attachment)
+    out = []
+    for study in studies:
+        own = by_study.pop(study.uid, [])
+        _check_one_patient([study.patient, *(a.patient for a in own)])
+        out.append(replace(study, attachments=tuple(own)))
+    for uid, own in by_study.items():
+        _check_one_patient([a.patient for a in own])
+        out.append(Study(uid, own[0].patient, "", "", "", (), attachments=tuple(own)))
+    return out
+
+
+def _check_one_patient(patients: Iterable[Patient]) -> None:
+    """Raises Refused where two are named."""
+    named = {p.id or f"\0{p.name}" for p in patients}
+    if len(named - {"\0"}) > 1:
+        raise Refused("The upload mixes patients: one study names two of them. Please upload one patient's images.")
 
 
 def _with_note(study: Study, note: Note) -> Study:
@@ -217,9 +246,7 @@ def _study(
     tick: Callable[[], None],
     cancelled: Callable[[], bool] | None,
 ) -> Study:
-    patients = {f.instance.patient.id or f"\0{f.instance.patient.name}" for f in frames}
-    if len({p for p in patients if p != "\0"}) > 1:
-        raise Refused("The upload mixes patients: one study names two of them. Please upload one patient's images.")
+    _check_one_patient(f.instance.patient for f in frames)
     frames, notes = _without_duplicates(frames)
     by_series: dict[str, list[Frame]] = defaultdict(list)
     for frame in frames:

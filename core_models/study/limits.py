@@ -15,6 +15,7 @@ class Limits:
         max_files: files in one upload, folders and archives counted through.
         max_bytes: bytes of one upload after unpacking.
         max_file_bytes: bytes of one file after unpacking.
+        max_attachment_bytes: bytes of one structure set or structured report.
         max_voxels: voxels of one volume.
         max_sequence_depth: nesting of DICOM sequences; real objects stay below ten.
         max_elements: DICOM elements at one file's top level; real ones have a few hundred.
@@ -25,6 +26,7 @@ class Limits:
     max_files: int = 20_000
     max_bytes: int = 4 * 1024**3
     max_file_bytes: int = 3 * 1024**3
+    max_attachment_bytes: int = 256 * 1024**2
     max_voxels: int = MAX_VOXELS
     max_sequence_depth: int = 32
     max_elements: int = 20_000

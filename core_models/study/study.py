@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from core_models.study.volume import Volume
+
+if TYPE_CHECKING:
+    from core_models.study.attachments import Attachment
 
 Level = Literal["info", "warning"]
 
@@ -74,7 +77,12 @@ class Patient:
 
 @dataclass(frozen=True)
 class Study:
-    """All that one upload holds of one study of one patient."""
+    """All that one upload holds of one study of one patient.
+
+    Attributes:
+        series: empty where the upload holds only what was drawn on the study or measured in it.
+        attachments: segmentations, structure sets and our own structured reports of the study.
+    """
 
     uid: str
     patient: Patient
@@ -84,8 +92,9 @@ class Study:
     series: tuple[Series, ...]
     body_part: str = ""
     notes: tuple[Note, ...] = field(default=())
+    attachments: tuple[Attachment, ...] = field(default=())
 
     @property
     def modality(self) -> str:
-        """The modality of its largest series."""
-        return max(self.series, key=lambda s: s.volume.array.size).modality
+        """The modality of its largest series; "" without one."""
+        return max(self.series, key=lambda s: s.volume.array.size).modality if self.series else ""

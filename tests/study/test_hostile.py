@@ -229,7 +229,7 @@ def test_dicomdir_that_points_outside(tmp_path):
     assert "outside" in refused(tmp_path, builders.encoded(ds), "DICOMDIR")
 
 
-@pytest.mark.parametrize("modality", ["SR", "SEG", "RTSTRUCT", "PR"])
+@pytest.mark.parametrize("modality", ["SR", "RTPLAN", "PR", "KO"])
 def test_what_is_no_scan_is_named(tmp_path, modality):
     ds = builders.dataset(np.zeros((2, 2), np.uint8), modality=modality)
     assert "not a scan" in refused(tmp_path, builders.encoded(ds))

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from core_models.errors import Cancelled, Refused
-from webapp import uploads
+from webapp import attached, uploads
 from webapp.jobs import Progress, Stopped
 from webapp.routes.services import services_of
 from webapp.service import Services
@@ -85,9 +85,15 @@ def read_into_store(
             if title and not (study.patient.name or study.patient.id or study.date):
                 study = replace(study, description=title)
             present = {row.id for row in services.store.studies()}
-            ids.append(services.store.add_study(study))
+            if study.series:
+                ids.append(services.store.add_study(study))
+            else:
+                ids.append(attached.study_of(services.store, study.uid, study.attachments))
             if ids[-1] not in present:
                 brought.append(ids[-1])
+            if study.attachments:
+                progress(n, len(studies), "Laying segments on the images")
+                attached.attach(services.store, services.segments, services.reports, ids[-1], study.attachments)
     except Exception as error:
         for study_id in brought:
             services.store.delete_study(study_id)
