@@ -18,6 +18,7 @@ import numpy as np
 from core_models.errors import Cancelled, Conflict, Refused, TooLarge
 from core_models.study import archive, attachments, dicom, nifti, pixels, raster, receipt, stacks
 from core_models.study.attachments import Attachment
+from core_models.study.deidentify import Deidentifier
 from core_models.study.dicom import NotAScan
 from core_models.study.elements import date, whole
 from core_models.study.frames import Frame, Instance
@@ -38,6 +39,7 @@ class _Upload:
     """What has been found so far."""
 
     limits: Limits
+    deidentifier: Deidentifier | None = None
     frames: list[Frame] = field(default_factory=list)
     attachments: list[Attachment] = field(default_factory=list)
     studies: list[Study] = field(default_factory=list)
@@ -53,6 +55,7 @@ def read_scan(
     limits: Limits = DEFAULT,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
+    deidentifier: Deidentifier | None = None,
 ) -> tuple[Study, ...]:
     """Read one upload.
 
@@ -60,6 +63,7 @@ def read_scan(
         paths: files or folders: DICOM, NIfTI, PNG, JPEG, or ZIP of these.
         progress: called with (done, total, what is being done); total grows while archives are opened.
         cancelled: asked between files; True stops with nothing kept.
+        deidentifier: takes the patient out of every DICOM file before anything else reads it.
 
     Returns:
         one Study per StudyInstanceUID, NIfTI file or image, in order of arrival; each with a series or an attachment.
@@ -70,7 +74,37 @@ def read_scan(
         Conflict: two different images claim to be the same instance.
         Cancelled: `cancelled` answered True.
     """
-    upload = _Upload(limits)
+    upload = _Upload(limits, deidentifier)
+    for found in contents(paths, limits):
+        _check(cancelled)
+        _take(upload, found)
+        if progress is not None:
+            progress(upload.done, found.total, "Reading files")
+    return _finish(upload, progress, cancelled)
+
+
+@dataclass(frozen=True)
+class Content:
+    """One file of an upload.
+
+    Attributes:
+        path: its name inside the upload.
+        alone: whether the upload is this one file and no archive.
+        total: how many files the upload holds, as far as is known.
+    """
+
+    path: str
+    data: bytes
+    alone: bool
+    total: int
+
+
+def contents(paths: Path | Sequence[Path], limits: Limits) -> Iterator[Content]:
+    """The files of files, folders and archives, one after the other.
+
+    Raises:
+        Refused, TooLarge: there is none, there are too many, or an archive is hostile.
+    """
     roots = [paths] if isinstance(paths, str | Path) else list(paths)
     files = [file for root in roots for file in _walk(Path(root), limits)]
     if not files:
@@ -91,11 +125,7 @@ def read_scan(
             blobs = iter([(name, _load(path, limits))])
             single = alone
         for member, data in blobs:
-            _check(cancelled)
-            _take(upload, member, data, single)
-            if progress is not None:
-                progress(upload.done, total, "Reading files")
-    return _finish(upload, progress, cancelled)
+            yield Content(member, data, single, total)
 
 
 def _check(cancelled: Callable[[], bool] | None) -> None:
@@ -126,8 +156,9 @@ def _load(path: Path, limits: Limits) -> bytes:
     return path.read_bytes()
 
 
-def _take(upload: _Upload, path: str, data: bytes, alone: bool) -> None:
+def _take(upload: _Upload, found: Content) -> None:
     """Read one file of the upload into it."""
+    path, data, alone = found.path, found.data, found.alone
     upload.done += 1
     upload.bytes += len(data)
     if upload.bytes > upload.limits.max_bytes:
@@ -140,6 +171,8 @@ def _take(upload: _Upload, path: str, data: bytes, alone: bool) -> None:
     head = data[:_HEAD]
     if dicom.is_dicom(head):
         try:
+            if upload.deidentifier is not None:
+                data = upload.deidentifier.clean(name, data, upload.limits)
             file = dicom.opened(name, data, upload.limits)
             if attachments.holds(file):
                 upload.attachments.append(attachments.read(file, upload.limits))
@@ -149,15 +182,20 @@ def _take(upload: _Upload, path: str, data: bytes, alone: bool) -> None:
             upload.refusals.append(error)
             upload.skipped.append(name)
     elif nifti.is_nifti(head):
-        upload.studies.append(_single(name, data, "NIfTI", *nifti.read(data, upload.limits)))
+        upload.studies.append(_single(_shown(upload, name), data, "NIfTI", *nifti.read(data, upload.limits)))
     elif kind := raster.format_of(head):
-        upload.studies.append(_single(name, data, kind, *raster.read(data, upload.limits)))
+        upload.studies.append(_single(_shown(upload, name), data, kind, *raster.read(data, upload.limits)))
     elif not alone:
         upload.skipped.append(name)
     elif not data:
         raise Refused(f'"{name}" is empty (0 bytes).')
     else:
         raise Refused(f'"{name}" is none of the formats that are read: DICOM, NIfTI, PNG, JPEG, or a ZIP of them.')
+
+
+def _shown(upload: _Upload, name: str) -> str:
+    """The name that a file without a header is described by; a file is often named after its patient."""
+    return name if upload.deidentifier is None else "scan"
 
 
 def _single(name: str, data: bytes, kind: str, volume: Volume, notes: list[Note]) -> Study:
@@ -204,6 +242,8 @@ def _finish(upload: _Upload, progress: Progress | None, cancelled: Callable[[], 
     with pixels.Decoder(upload.limits) as decoder:
         dicom_studies = [_study(uid, found, decoder, tick, cancelled) for uid, found in by_study.items()]
     studies = _with_attachments(dicom_studies, upload.attachments) + upload.studies
+    if upload.deidentifier is not None:
+        studies = [_with_note(study, _cleaned(upload.deidentifier)) for study in studies]
     if upload.skipped:
         shown = ", ".join(f'"{name}"' for name in upload.skipped[:3])
         more = "" if len(upload.skipped) <= 3 else f" and {len(upload.skipped) - 3} more"
@@ -233,6 +273,16 @@ def _check_one_patient(patients: Iterable[Patient]) -> None:
     named = {p.id or f"\0{p.name}" for p in patients}
     if len(named - {"\0"}) > 1:
         raise Refused("The upload mixes patients: one study names two of them. Please upload one patient's images.")
+
+
+def _cleaned(deidentifier: Deidentifier) -> Note:
+    records = deidentifier.records
+    removed = sum(sum(r.actions.values()) + r.private + r.unknown + len(r.named) for r in records)
+    told = f"De-identified on intake: {removed:,} header elements were taken out, UIDs replaced and dates moved"
+    flagged = sum(bool(r.flags) for r in records)
+    if not flagged:
+        return info(f"{told}; pixels were not looked at.")
+    return warning(f"{told}; {count(flagged, 'image')} may still show who the patient is in the pixels.")
 
 
 def _with_note(study: Study, note: Note) -> Study:

@@ -11,6 +11,7 @@ const EXPORTS = [
   ['seg', 'DICOM SEG'],
   ['fhir', 'FHIR'],
   ['json', 'JSON'],
+  ['research', 'Images for research'],
 ];
 
 export function mount(element) {
