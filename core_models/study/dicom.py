@@ -24,6 +24,7 @@ from pydicom.filereader import read_partial
 from core_models.errors import ReadingRoomError, Refused, TooLarge
 from core_models.study.elements import date, values, whole
 from core_models.study.frames import COMPRESSED, Frame, Instance, Pixels, frames_of, spacing_of
+from core_models.study.identity import text_in_pixels
 from core_models.study.limits import Limits
 from core_models.study.receipt import info, warning
 from core_models.study.study import Note, Patient
@@ -54,6 +55,25 @@ _UID = re.compile(r"[0-9.]{1,64}\Z")
 _PIXEL_DATA = 0x7FE00010
 _PIXEL_TAGS = {0x7FE00008, 0x7FE00009, _PIXEL_DATA}
 _COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "YBR_PARTIAL_422", "YBR_PARTIAL_420"}
+_IMAGE = "1.2.840.10008.5.1.4.1.1."
+_CLASSES = {
+    f"{_IMAGE}1": ("CR", "RG"),
+    f"{_IMAGE}1.1": ("DX", "CR", "RG", "PX"),
+    f"{_IMAGE}1.1.1": ("DX", "CR", "RG", "PX"),
+    f"{_IMAGE}1.2": ("MG",),
+    f"{_IMAGE}1.2.1": ("MG",),
+    f"{_IMAGE}2": ("CT",),
+    f"{_IMAGE}2.1": ("CT",),
+    f"{_IMAGE}3.1": ("US", "IVUS"),
+    f"{_IMAGE}4": ("MR",),
+    f"{_IMAGE}4.1": ("MR",),
+    f"{_IMAGE}6.1": ("US", "IVUS"),
+    f"{_IMAGE}12.1": ("XA",),
+    f"{_IMAGE}12.1.1": ("XA",),
+    f"{_IMAGE}12.2": ("RF",),
+    f"{_IMAGE}20": ("NM",),
+    f"{_IMAGE}128": ("PT",),
+}
 PHOTOMETRIC = {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"} | _COLOUR
 
 
@@ -163,7 +183,14 @@ def _instance(file: Opened, limits: Limits) -> tuple[Instance, tuple[float, floa
     image_type = [clean(v).upper() for v in values(header.get("ImageType"))]
     if header.get("ModalityLUTSequence"):
         notes.append(info("Values went through the header's modality look-up table."))
-    spacing = spacing_of(header, notes)
+    if other := _other_class(header, file.modality):
+        notes.append(warning(f"The header calls the image {file.modality}, its object class says {other}."))
+    if shown := text_in_pixels(header):
+        declared = shown.startswith("declares")
+        notes.append((warning if declared else info)(f"The image {shown}."))
+    spacing, source = spacing_of(header, notes)
+    if not source and header.get("SharedFunctionalGroupsSequence"):
+        source = "PixelMeasuresSequence"
     instance = Instance(
         name=name,
         data=file.data,
@@ -181,8 +208,15 @@ def _instance(file: Opened, limits: Limits) -> tuple[Instance, tuple[float, floa
         rescale_type=clean(header.get("RescaleType"), 16).upper(),
         localizer="LOCALIZER" in image_type,
         notes=tuple(notes),
+        spacing_source=source,
     )
     return instance, spacing
+
+
+def _other_class(header: Dataset, modality: str) -> str:
+    """The modality that the object's class is made for, where it is another one than the header's; else ""."""
+    expected = _CLASSES.get(clean(header.get("SOPClassUID")), ())
+    return "" if not expected or modality in expected else expected[0]
 
 
 def _inflated(name: str, data: bytes, limits: Limits) -> bytes:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from core_models.errors import Cancelled, Conflict, Refused, TooLarge
 from core_models.study import archive, attachments, dicom, nifti, pixels, raster, receipt, stacks
@@ -30,6 +31,7 @@ from core_models.study.volume import Volume, canonical
 
 Progress = Callable[[int, int, str], None]
 _HEAD = 4096
+_ABSURD_COUNT = 100_000  # no series has as many images: the element holds something else
 # ViewPosition (0018,5101); decubitus and oblique views are none of the three that models know.
 _VIEWS = {"PA": "PA", "AP": "AP", "LL": "LATERAL", "RL": "LATERAL", "LATERAL": "LATERAL", "LAT": "LATERAL"}
 
@@ -211,7 +213,7 @@ def _single(name: str, data: bytes, kind: str, volume: Volume, notes: list[Note]
         description=stem,
         modality=volume.modality,
         volume=volume,
-        receipt=receipt.build(kind, volume, slices, slices, notes),
+        receipt=receipt.build(kind, volume, slices, slices, notes, "NIfTI header" if volume.spacing_known else ""),
     )
     return Study(_made_uid(digest, b"study"), Patient(), "", stem, "", (series,))
 
@@ -356,11 +358,10 @@ def _series(
             notes.append(info(f"The series mixes geometries; this is stack {n} of {len(found)}."))
         used = list({id(f.instance): f.instance for f in stack.frames}.values())
         complete = all(i.pixels.frames == sum(f.instance is i for f in stack.frames) for i in used)
-        counted = whole(header.get("ImagesInAcquisition")) or 0
-        if n == 1 and len(found) == 1 and counted > len(stack.frames):
-            notes.append(
-                warning(f"The header counts {counted} images in this acquisition; {len(stack.frames)} arrived.")
-            )
+        expected = stack.expected
+        if len(found) == 1:
+            expected = max(expected, _counted(header, len(stack.frames), notes))
+            notes += _numbers(used)
         out.append(
             Series(
                 uid=uid if n == 1 else _made_uid(uid.encode(), str(n).encode()),
@@ -368,12 +369,33 @@ def _series(
                 description=description if len(found) == 1 else f"{description} (stack {n})".strip(),
                 modality=volume.modality,
                 volume=volume,
-                receipt=receipt.build("DICOM", volume, len(stack.frames), stack.expected, notes),
+                receipt=receipt.build("DICOM", volume, len(stack.frames), expected, notes, used[0].spacing_source),
                 sources=tuple(i.data for i in used) if complete else (),
                 view=_VIEWS.get(clean(used[0].header.get("ViewPosition"), 16).upper(), ""),
             )
         )
     return out
+
+
+def _counted(header: Dataset, arrived: int, notes: list[Note]) -> int:
+    """How many images the header itself counts, 0 where it does not or fewer."""
+    for keyword, words in (("ImagesInAcquisition", "acquisition"), ("NumberOfSeriesRelatedInstances", "series")):
+        counted = whole(header.get(keyword)) or 0
+        if arrived < counted < _ABSURD_COUNT:
+            notes.append(warning(f"The header counts {counted} images in this {words}; {arrived} arrived."))
+            return counted
+    return 0
+
+
+def _numbers(used: Sequence[Instance]) -> list[Note]:
+    """What the instance numbers tell that positions cannot: images missing before the first one."""
+    numbers = {i.number for i in used}
+    lowest = min(numbers)
+    if len(used) < 3 or len(numbers) != len(used) or not 1 < lowest < _ABSURD_COUNT:
+        return []
+    if max(numbers) - lowest + 1 != len(numbers):
+        return []
+    return [info(f"The first image has number {lowest}: {count(lowest - 1, 'image')} before it may not have arrived.")]
 
 
 def _volume(
@@ -404,7 +426,10 @@ def _volume(
         notes.append(info("Values are the scanner's own, not standardised uptake values."))
     array, affine, layout = canonical(values, stack.affine)
     window = window or receipt.percentile_window(array)
-    return Volume(array, affine, first.modality, unit, stack.spacing_known, window, layout), notes
+    volume = Volume(array, affine, first.modality, unit, stack.spacing_known, window, layout)
+    if told := receipt.content_note(volume):
+        notes.append(told)
+    return volume, notes
 
 
 def _inverted(values: np.ndarray, window: tuple[float, float] | None) -> tuple[np.ndarray, tuple[float, float] | None]:

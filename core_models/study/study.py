@@ -31,6 +31,7 @@ class Receipt:
         spacing: (column, row, slice) mm, or None where unknown.
         expected: instances that should be there (from geometry), loaded: those that are.
         measurable: False when lengths and volumes would be wrong; the notes say why.
+        spacing_source: the header's element (or the file's part) that the in-plane spacing was read from; "" for none.
     """
 
     format: str
@@ -41,6 +42,7 @@ class Receipt:
     loaded: int
     measurable: bool
     notes: tuple[Note, ...] = ()
+    spacing_source: str = ""
 
 
 @dataclass(frozen=True)
