@@ -107,6 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", type=Path, metavar="DIR", help="folder of images; default: READING_ROOM_DATA")
     evaluate.add_argument("--record", action="store_true", help="keep the figures for the card and the page")
     evaluate.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    fuzz = command("fuzz", _fuzz, "read thousands of broken files: only a refusal may come of each")
+    fuzz.add_argument("part", choices=("intake",))
+    fuzz.add_argument("--cases", type=int, default=2000, metavar="N")
+    fuzz.add_argument("--seed", type=int, default=0, metavar="N", help="another one breaks the files differently")
+    fuzz.add_argument("--json", action="store_true", help="one JSON object on the last line")
     benchmark = command("benchmark", _benchmark, "measure how fast a part is and what memory it takes")
     benchmark.add_argument("part", choices=benchmarks.NAMES)
     benchmark.add_argument("--json", action="store_true", help="one JSON object on the last line")
@@ -357,6 +362,14 @@ def _drafting(settings: Settings, options: Options) -> dict[str, Any]:
         from core_models.drafting import evaluation_report
 
         evaluation_report.record(result)
+    return result
+
+
+def _fuzz(settings: Settings, options: Options) -> dict[str, Any]:
+    from core_models.study import fuzz
+
+    result = fuzz.run(options.cases, options.seed)
+    fuzz.report(result, lambda text: print(text, flush=True))
     return result
 
 

@@ -37,6 +37,9 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _EXPLICIT = b"1.2.840.10008.1.2.1\0\0\0"
+# A deflated data set may be this large, or this many times its file: real images reach tens, a bomb a thousand.
+_SMALL_BODY = 64 * 1024**2
+_MAX_RATIO = 100
 NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"}
 _NOT_SCANS = {
     "SR": "a structured report",
@@ -230,11 +233,12 @@ def _inflated(name: str, data: bytes, limits: Limits) -> bytes:
     end = 144 + int.from_bytes(data[140:144], "little")
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        body = unpacker.decompress(data[end:], limits.max_file_bytes // 4)
+        room = min(limits.max_file_bytes // 4, max(_SMALL_BODY, _MAX_RATIO * len(data)))
+        body = unpacker.decompress(data[end:], room)
     except zlib.error as error:
         raise Refused(f'"{name}" holds a deflated data set that is damaged.') from error
     if unpacker.unconsumed_tail:
-        raise TooLarge(f'"{name}" unpacks to more than {limits.max_file_bytes / 4e6:,.0f} MB.')
+        raise TooLarge(f'"{name}" unpacks to more than {room / 1e6:,.0f} MB.')
     return data[:end].replace(_DEFLATED, _EXPLICIT) + body
 
 
