@@ -56,6 +56,7 @@ _NOT_SCANS = {
 _MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 _UID = re.compile(r"[0-9.]{1,64}\Z")
 _PIXEL_DATA = 0x7FE00010
+_ITEM = b"\xfe\xff\x00\xe0"
 _PIXEL_TAGS = {0x7FE00008, 0x7FE00009, _PIXEL_DATA}
 _COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "YBR_PARTIAL_422", "YBR_PARTIAL_420"}
 _IMAGE = "1.2.840.10008.5.1.4.1.1."
@@ -244,6 +245,8 @@ def _inflated(name: str, data: bytes, limits: Limits) -> bytes:
 
 def _parse(name: str, buffer: bytes, limits: Limits) -> tuple[Dataset, tuple[int, int | None] | None]:
     """The header up to the pixel data, and (tag offset, declared length or None if undefined) of the pixel data."""
+    if buffer.count(_ITEM) > limits.max_items:  # each becomes an object some fifty times its size
+        raise TooLarge(f'"{name}" holds more than {limits.max_items:,} items in its sequences.')
     seen = 0
     found: list[tuple[int, int]] = []
 

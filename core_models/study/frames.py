@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from core_models.errors import Refused
-from core_models.study.elements import first, floats, number, pair, values
+from core_models.study.elements import first, floats, number, pair, values, whole
 from core_models.study.receipt import info, warning
 from core_models.study.study import Note, Patient
 from core_models.study.text import clean
@@ -233,5 +233,16 @@ def _phase(header: Dataset, group: Dataset | None) -> tuple[str, ...]:
 
 
 def _window(source: Dataset) -> tuple[float, float] | None:
+    """(centre, width): the first linear one, or the range of a VOI look-up table, whose curve is not applied."""
     centre, width = (number(first(values(source.get(k)))) for k in ("WindowCenter", "WindowWidth"))
-    return (centre, width) if centre is not None and width is not None and width > 0 else None
+    if centre is not None and width is not None and width > 0:
+        return centre, width
+    table = first(source.get("VOILUTSequence"))
+    descriptor = values(table.get("LUTDescriptor")) if table is not None else []
+    if len(descriptor) != 3:
+        return None
+    entries, lowest = whole(descriptor[0]), whole(descriptor[1])
+    if entries is None or lowest is None or not 0 <= entries <= 65536:
+        return None
+    entries = entries or 65536
+    return lowest + entries / 2, float(entries)

@@ -15,8 +15,9 @@ from pydicom.uid import RLELossless
 
 from core_models.errors import Refused
 from core_models.segmentation.attached import lay
-from core_models.study.attachments import Attachment
+from core_models.study.attachments import Attachment, Drawing, Plane
 from core_models.study.intake import read_scan
+from core_models.study.study import Patient
 from tests.builders import edited
 from tests.exports.dicom_files import ct_files
 from tests.study.attached_files import structure_set
@@ -188,3 +189,59 @@ def test_two_regions_of_one_name_stay_two(ct, tmp_path):
         series=ct.bundle().series.uid,
     )
     assert [one.label for one in lay(attachment(tmp_path, data), volume, {})] == ["node", "node 2"]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_segmentation_or_structure_set_with_broken_bytes_is_laid_or_refused(ct, tmp_path, seed):
+    """Half of them lose what ties their frames to the images, so that positions and grids are what is broken."""
+    bundle = ct.bundle()
+    generator = np.random.default_rng(seed)
+    if seed % 3:
+        data = bytearray(EXPORTS["seg"].write(bundle))
+    else:
+        contour = hexagon(bundle.volume(), (11, 9), 5, 2)
+        data = bytearray(structure_set({"a": [contour]}, study=bundle.study.uid, series=bundle.series.uid))
+    start = data.find(b"\x00\x62") if seed % 2 else 132
+    for at in generator.integers(max(start, 132), len(data), 6):
+        data[at] = int(generator.integers(0, 256))
+    path = tmp_path / "broken.dcm"
+    path.write_bytes(bytes(data))
+    try:
+        (study,) = read_scan(path)
+        if study.attachments:
+            for one in lay(study.attachments[0], bundle.volume(), {} if seed % 2 else slices(bundle)):
+                assert not one.mask.empty
+    except Refused:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("position", "orientation", "spacing"),
+    [
+        ((1e300, 0, 0), (1, 0, 0, 0, 1, 0), (1, 1)),
+        ((0, 0, 0), (0, 0, 0, 0, 0, 0), (1, 1)),
+        ((0, 0, 0), (1, 0, 0, 1, 0, 0), (1, 1)),
+        ((float("nan"), 0, 0), (1, 0, 0, 0, 1, 0), (1, 1)),
+        ((0, 0, 0), (1, 0, 0, 0, 1, 0), (9999, 2e-6)),
+        ((1e6, -1e6, 1e6), (0.6, 0.8, 0, -0.8, 0.6, 0), (0.3, 0.3)),
+    ],
+)
+def test_planes_at_absurd_places_are_refused(ct, position, orientation, spacing):
+    planes = tuple(
+        Plane(
+            np.ones((4, 4), bool), (0, 0), (8, 8), (*position[:2], position[2] + 3 * n), orientation, spacing, 1.0, ""
+        )
+        for n in range(3)
+    )
+    found = Attachment("SEG", "a", "1.2", Patient(), (), (Drawing("x", planes),))
+    with pytest.raises(Refused):
+        lay(found, ct.bundle().volume(), {})
+
+
+def test_a_grid_that_would_not_fit_into_memory_is_refused(ct):
+    far = tuple(
+        Plane(np.ones((4, 4), bool), (0, 0), (512, 512), (0, 0, z), (0.6, 0.8, 0, -0.8, 0.6, 0), (0.3, 0.3), 1.0, "")
+        for z in (0.0, 0.002, 900.0)
+    )
+    with pytest.raises(Refused, match="too large"):
+        lay(Attachment("SEG", "a", "1.2", Patient(), (), (Drawing("x", far),)), ct.bundle().volume(), {})
