@@ -32,13 +32,11 @@ def study_of(store: Store, uid: str, attachments: Sequence[Attachment]) -> str:
     return row.id
 
 
-def attach(
-    store: Store, segments: SegmentService, reports: Reports, study_id: str, attachments: Sequence[Attachment]
-) -> int:
-    """Store every attachment, or nothing of them; what is here already stays as it is.
+def draw(store: Store, segments: SegmentService, study_id: str, attachments: Sequence[Attachment]) -> list[str]:
+    """Store what the attachments draw as segments, all of it or nothing; what is here already stays as it is.
 
     Returns:
-        how many segments the study has from them.
+        the ids of the segments that are new.
 
     Raises:
         Refused: one lies on no image of the study.
@@ -47,26 +45,33 @@ def attach(
     study = store.study(study_id)
     laid = [(a, *_lay(store, study, a)) for a in attachments if a.drawings]
     before = {row.id for row in store.segments(study_id)}
-    placed = set()
+    new: dict[str, None] = {}
     try:
         for attachment, series_id, drawings in laid:
-            origin = f"From a {KINDS[attachment.kind]} object of the study."
+            kind = KINDS[attachment.kind]
             for one in drawings:
-                note = f"{origin} {one.note}".strip()
-                engine = KINDS[attachment.kind]
-                row = segments.place(
-                    series_id, one.label, one.mask, engine=engine, version="", confidence=1.0, note=note
-                )
-                placed.add(row.id)
-        lines = [(region_of(m.label), _dated(m.text, a.date)) for a in attachments for m in a.measured]
-        if lines:
-            reports.add_lines(study_id, lines)
+                note = f"From a {kind} object of the study. {one.note}".strip()
+                row = segments.place(series_id, one.label, one.mask, engine=kind, version="", confidence=1.0, note=note)
+                if row.id not in before:
+                    new[row.id] = None
     except BaseException:
-        for segment_id in placed - before:
+        for segment_id in new:
             segments.delete(segment_id)
         raise
-    store.audit("attach", study_id, f"{len(placed)} segments")
-    return len(placed)
+    if laid:
+        store.audit("attach", study_id, f"{len(new)} segments")
+    return list(new)
+
+
+def tell(reports: Reports, study_id: str, attachments: Sequence[Attachment]) -> None:
+    """Add what the attachments measured to the report as sentences; one that is there already is not added.
+
+    Raises:
+        Conflict: the study is signed.
+    """
+    lines = [(region_of(m.label), _dated(m.text, a.date)) for a in attachments for m in a.measured]
+    if lines:
+        reports.add_lines(study_id, lines)
 
 
 def _dated(text: str, date: str) -> str:

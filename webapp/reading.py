@@ -154,7 +154,8 @@ def _study(services: Services, scan: Path, say: Say) -> StudyRow:
         raise Refused(f"The scan holds {len(studies)} studies; give the files of one of them.")
     study = services.store.study(services.store.add_study(studies[0]))
     if studies[0].attachments:
-        attached.attach(services.store, services.segments, services.reports, study.id, studies[0].attachments)
+        attached.draw(services.store, services.segments, study.id, studies[0].attachments)
+        attached.tell(services.reports, study.id, studies[0].attachments)
         for row in services.store.segments(study.id):
             say(f"Segment: {row.label}, {row.note}")
     for series in study.series:

@@ -143,3 +143,15 @@ def test_to_a_signed_study_nothing_is_added(room: Room) -> None:
     job = room.upload(seg)
     assert (job["state"], job["status"]) == ("failed", 409)
     assert room.get(f"/api/studies/{study['id']}")["segments"] == []
+
+
+def test_when_a_later_study_of_the_upload_is_refused_its_segments_are_taken_back(room: Room) -> None:
+    seg, _ = exported(room, "seg")
+    study = room.study()
+    far = box_contour(builders_volume(), 40, (5, 12), (8, 20))
+    other = {"StudyInstanceUID": uid("second"), "SeriesInstanceUID": uid("second series")}
+    rt = structure_set({"GTV": [far]}, study=uid("second"), series=uid("second series"))
+    job = room.upload(*ct_files(), seg, *ct_files(n=3, **other), rt)
+    assert job["state"] == "failed"
+    assert [s["id"] for s in room.get("/api/studies")] == [study["id"]]
+    assert room.get(f"/api/studies/{study['id']}")["segments"] == []
