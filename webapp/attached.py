@@ -51,7 +51,9 @@ def draw(store: Store, segments: SegmentService, study_id: str, attachments: Seq
             kind = KINDS[attachment.kind]
             for one in drawings:
                 note = f"From a {kind} object of the study. {one.note}".strip()
-                row = segments.place(series_id, one.label, one.mask, engine=kind, version="", confidence=1.0, note=note)
+                row = segments.place(
+                    series_id, one.label, one.mask, engine=kind, version=one.drawn_by, confidence=1.0, note=note
+                )
                 if row.id not in before:
                     new[row.id] = None
     except BaseException:

@@ -9,7 +9,7 @@ planning systems write them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import affine_transform
@@ -27,11 +27,12 @@ _IN_SLICE = 0.5  # of a slice: a contour farther from its slice's plane lies in 
 
 @dataclass(frozen=True)
 class Laid:
-    """One drawing on the volume; `note` says what of it was left out, "" where nothing was."""
+    """One drawing on the volume; `note` says what of it was left out, "" where nothing was; `drawn_by` as it came."""
 
     label: str
     mask: Mask
     note: str = ""
+    drawn_by: str = "MANUAL"
 
 
 def lay(attachment: Attachment, volume: Volume, slices: Mapping[str, int]) -> tuple[Laid, ...]:
@@ -49,7 +50,7 @@ def lay(attachment: Attachment, volume: Volume, slices: Mapping[str, int]) -> tu
         note = _planes(drawing, volume, slices, full) if drawing.planes else _contours(drawing, volume, full)
         mask = Mask.from_full(full)
         if not mask.empty:
-            found.append(Laid(drawing.label, mask, note))
+            found.append(Laid(drawing.label, mask, note, drawing.drawn_by))
     if not found:
         raise Refused(f'Nothing that "{attachment.name}" ({KINDS[attachment.kind]}) draws lies on the images here.')
     return _told_apart(found)
@@ -61,7 +62,7 @@ def _told_apart(found: list[Laid]) -> tuple[Laid, ...]:
     out = []
     for one in found:
         times = seen[one.label] = seen.get(one.label, 0) + 1
-        out.append(one if times == 1 else Laid(f"{one.label} {times}", one.mask, one.note))
+        out.append(one if times == 1 else replace(one, label=f"{one.label} {times}"))
     return tuple(out)
 
 

@@ -56,12 +56,14 @@ class Drawing:
 
     Attributes:
         left_out: contours that are points or open lines, which enclose nothing.
+        drawn_by: how it was made, as its object says: "MANUAL", or "AUTOMATIC" or "SEMIAUTOMATIC" and what did it.
     """
 
     label: str
     planes: tuple[Plane, ...] = ()
     contours: tuple[np.ndarray, ...] = ()
     left_out: int = 0
+    drawn_by: str = "MANUAL"
 
 
 @dataclass(frozen=True)
@@ -153,11 +155,13 @@ def _segments(file: Opened, limits: Limits) -> tuple[Drawing, ...]:
             f'"{name}" is a segmentation of type {kind or "unknown"}; BINARY, FRACTIONAL or LABELMAP are read.'
         )
     labels: dict[int, str] = {}
+    makers: dict[int, str] = {}
     for item in header.get("SegmentSequence") or ():
         segment = whole(item.get("SegmentNumber"))
         if segment is None or segment < 0 or segment in labels:
             raise Refused(f'"{name}" numbers its segments in a way that does not tell them apart.')
         labels[segment] = _label(item.get("SegmentLabel"), segment)
+        makers[segment] = _maker(item)
     groups = header.get("PerFrameFunctionalGroupsSequence") or ()
     shared = first(header.get("SharedFunctionalGroupsSequence"))
     planes: dict[int, list[Plane]] = {n: [] for n in labels if n or kind != "LABELMAP"}
@@ -181,7 +185,14 @@ def _segments(file: Opened, limits: Limits) -> tuple[Drawing, ...]:
                 planes[segment].append(plane)
     if count != len(groups):
         raise Refused(f'"{name}" describes {len(groups)} frames but holds {count}.')
-    return tuple(Drawing(labels[n], tuple(found)) for n, found in planes.items() if found)
+    return tuple(Drawing(labels[n], tuple(found), drawn_by=makers[n]) for n, found in planes.items() if found)
+
+
+def _maker(segment: Dataset) -> str:
+    how = clean(segment.get("SegmentAlgorithmType"), 16).upper()
+    if how not in ("AUTOMATIC", "SEMIAUTOMATIC"):
+        return "MANUAL"
+    return f"{how} {clean(segment.get('SegmentAlgorithmName'), _MAX_NAME)}".strip()
 
 
 def _frames(file: Opened, limits: Limits) -> Iterator[np.ndarray]:

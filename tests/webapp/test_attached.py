@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
+import pydicom
 import pytest
 
 from core_models.study.intake import read_scan
@@ -44,7 +47,7 @@ def test_a_segmentation_becomes_segments_of_its_study(room: Room, together: bool
         study = only(room, room.upload(seg))
         assert study["id"] == before["id"]
     (segment,) = study["segments"]
-    assert (segment["label"], segment["engine"], segment["based"]) == ("liver", "DICOM SEG", True)
+    assert (segment["label"], segment["engine"], segment["based"]) == ("liver", "DICOM SEG SEMIAUTOMATIC ball", True)
     assert segment["series"] == study["series"][0]["id"]
     np.testing.assert_array_equal(mask_of(room, segment), mask)
     assert segment["measurement"]["volume_ml"] == pytest.approx(mask.sum() * 2 / 1000)
@@ -62,6 +65,16 @@ def test_a_segmentation_that_came_is_corrected_by_clicks_and_exported_again(room
     undone = room.client.post(f"/api/segments/{segment['id']}/undo").json()
     assert undone["segments"][0]["measurement"] == segment["measurement"]
     assert room.client.get(f"/api/studies/{study['id']}/export/seg").content.startswith(bytes(128) + b"DICM")
+
+
+@pytest.mark.parametrize("label", ["heart", "right lung"])
+def test_a_structure_that_a_model_here_draws_quietly_is_measured_when_it_came(room: Room, label: str) -> None:
+    study = room.study()
+    volume = room.services.store.volume(study["series"][0]["id"])
+    contours = [box_contour(volume, k, (5, 12), (8, 20)) for k in (2, 3)]
+    only(room, room.upload(structure_set({label: contours}, study=uid("study"), series=uid("series"))))
+    cards = room.get(f"/api/studies/{study['id']}/evidence")
+    assert f"{label}: volume" in {c["statement"] for c in cards}
 
 
 def test_the_same_segmentation_twice_stays_one_segment(room: Room) -> None:
@@ -83,8 +96,10 @@ def test_a_structure_set_becomes_segments(room: Room, tmp_path) -> None:
     expected[2:5, 5:12, 8:20] = True
     expected[3, 7:9, 10:13] = False
     np.testing.assert_array_equal(mask_of(room, segment), expected)
-    assert (segment["label"], segment["engine"]) == ("GTV", "DICOM RTSTRUCT")
+    assert (segment["label"], segment["engine"]) == ("GTV", "DICOM RTSTRUCT MANUAL")
     assert "DICOM RTSTRUCT" in segment["note"]
+    again = room.client.get(f"/api/studies/{study['id']}/export/seg").content
+    assert pydicom.dcmread(io.BytesIO(again)).SegmentSequence[0].SegmentAlgorithmType == "MANUAL"
 
 
 def test_our_structured_report_loads_as_statements_once(room: Room) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -40,6 +42,10 @@ def test_a_study_goes_out_with_its_segments_and_without_its_patient(room: Room, 
         path = tmp_path / "out" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+    if shutil.which("dciodvfy"):
+        command = ["dciodvfy", str(tmp_path / "out" / "segments.dcm")]
+        found = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        assert [line for line in found.stderr.splitlines() if line.startswith("Error")] == []
     (back,) = read_scan(tmp_path / "out")
     volume = room.services.store.volume(study["series"][0]["id"])
     np.testing.assert_array_equal(back.series[0].volume.array, volume.array)
