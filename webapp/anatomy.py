@@ -10,7 +10,7 @@ from core_models.drafting.evidence import Evidence
 from core_models.errors import ReadingRoomError
 from core_models.foundation.measures import HEART, RIGHT_LUNG, STRUCTURES, measure
 from core_models.foundation.reading import Caliper, Measured
-from core_models.study.attachments import KINDS
+from core_models.study.study import KINDS
 from webapp.store import SegmentRow, SeriesRow, Store, StudyRow
 
 RADIOGRAPHS = frozenset({"CR", "DX", "RG"})

@@ -9,7 +9,8 @@ import pydicom
 from core_models.errors import NotFound, Refused
 from core_models.segmentation.attached import Laid, lay
 from core_models.segmentation.labels import region_of
-from core_models.study.attachments import KINDS, Attachment
+from core_models.study.attachments import Attachment
+from core_models.study.study import KINDS
 from webapp.report import Reports
 from webapp.store import SeriesRow, Store, StudyRow
 from webapp.store.encoding import plain

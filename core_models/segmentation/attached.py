@@ -17,7 +17,8 @@ from skimage.draw import polygon2mask
 
 from core_models.errors import Refused
 from core_models.segmentation.engine import Mask
-from core_models.study.attachments import KINDS, Attachment, Drawing, Plane
+from core_models.study.attachments import Attachment, Drawing, Plane
+from core_models.study.study import KINDS
 from core_models.study.text import count
 from core_models.study.volume import MAX_VOXELS, Volume
 

@@ -19,11 +19,10 @@ from core_models.study.elements import first, floats, number, pair, values, whol
 from core_models.study.frames import Instance, Pixels
 from core_models.study.limits import Limits
 from core_models.study.pixels import Decoder
-from core_models.study.study import Patient
+from core_models.study.study import KINDS, Patient
 from core_models.study.text import clean
 
 OURS = "Reading Room"  # Manufacturer of what `webapp.exports` writes
-KINDS = {"SEG": "DICOM SEG", "RTSTRUCT": "DICOM RTSTRUCT", "SR": "DICOM SR"}
 _CLOSED = {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"}
 _GROUP, _TRACKING = "125007", "112039"  # PS3.16: Measurement Group, Tracking Identifier
 _MAX_NAME = 64

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from core_models.study.attachments import Attachment
 
 Level = Literal["info", "warning"]
+KINDS = {"SEG": "DICOM SEG", "RTSTRUCT": "DICOM RTSTRUCT", "SR": "DICOM SR"}  # of attachments, as they are called
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
-from webapp import exports, research, uploads
+from webapp import exports, uploads
 from webapp.indexing import salt_of
 from webapp.routes.services import services_of
 
@@ -15,6 +15,8 @@ router = APIRouter(prefix="/api/studies/{study_id}/export")
 
 @router.get("/research")
 def for_research(study_id: str, request: Request, flagged: bool = False) -> FileResponse:
+    from webapp import research  # DICOM readers: not needed to show the page
+
     services = services_of(request)
     folder = uploads.private_folder(services.settings.home)
     try:

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from core_models.errors import Cancelled, Refused
-from webapp import attached, uploads
+from webapp import uploads
 from webapp.jobs import Progress, Stopped
 from webapp.routes.services import services_of
 from webapp.service import Services
@@ -84,6 +84,8 @@ def read_into_store(
     Returns:
         the studies' ids, and a sentence where a signed one gained images ("" otherwise).
     """
+    from webapp import attached  # DICOM readers and scipy: not needed to show the page
+
     stored: list[Intake] = []
     drawn: list[str] = []
     try:
