@@ -245,7 +245,8 @@ def _inflated(name: str, data: bytes, limits: Limits) -> bytes:
 
 def _parse(name: str, buffer: bytes, limits: Limits) -> tuple[Dataset, tuple[int, int | None] | None]:
     """The header up to the pixel data, and (tag offset, declared length or None if undefined) of the pixel data."""
-    if buffer.count(_ITEM) > limits.max_items:  # each becomes an object some fifty times its size
+    # An item becomes an object some fifty times its size; a file of fewer than 8 bytes for each cannot hold them.
+    if len(buffer) > 8 * limits.max_items and buffer.count(_ITEM) > limits.max_items:
         raise TooLarge(f'"{name}" holds more than {limits.max_items:,} items in its sequences.')
     seen = 0
     found: list[tuple[int, int]] = []
