@@ -1,4 +1,4 @@
-"""The command line: serve (default), read, prepare, index, train, evaluate, benchmark.
+"""The command line: serve (default), read, deidentify, prepare, index, train, evaluate, benchmark, fuzz.
 
 A refusal is one sentence and exit code 2.  With --json the last line is one JSON object.
 """
@@ -75,6 +75,15 @@ def _parser() -> argparse.ArgumentParser:
     read.add_argument("--finding", action="append", default=[], metavar="TERM", help="a finding that you assert")
     read.add_argument("--indication", default="", metavar="TEXT")
     read.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    deidentify = command("deidentify", _deidentify, "take the patient out of DICOM files, for research")
+    deidentify.add_argument("source", type=Path, metavar="FOLDER", help="a folder, a file or a ZIP")
+    deidentify.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty folder")
+    deidentify.add_argument(
+        "--flagged",
+        action="store_true",
+        help="also images whose pixels may show who the patient is; look at them first",
+    )
+    deidentify.add_argument("--json", action="store_true", help="one JSON object on the last line")
     command("prepare", _prepare, "once: convert the language model, build the index, fetch the demo scan")
     index = command("index", _index, "build the index of prior reports")
     index.add_argument("--corpus", default="open-i", help="open-i, or a folder or CSV of reports")
@@ -98,6 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", type=Path, metavar="DIR", help="folder of images; default: READING_ROOM_DATA")
     evaluate.add_argument("--record", action="store_true", help="keep the figures for the card and the page")
     evaluate.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    fuzz = command("fuzz", _fuzz, "read thousands of broken files: only a refusal may come of each")
+    fuzz.add_argument("part", choices=("intake",))
+    fuzz.add_argument("--cases", type=int, default=2000, metavar="N")
+    fuzz.add_argument("--seed", type=int, default=0, metavar="N", help="another one breaks the files differently")
+    fuzz.add_argument("--json", action="store_true", help="one JSON object on the last line")
     benchmark = command("benchmark", _benchmark, "measure how fast a part is and what memory it takes")
     benchmark.add_argument("part", choices=benchmarks.NAMES)
     benchmark.add_argument("--json", action="store_true", help="one JSON object on the last line")
@@ -123,6 +137,17 @@ def _read(settings: Settings, options: Options) -> dict[str, Any]:
     )
     print(f"Done in {result['seconds']} s.")
     return result
+
+
+def _deidentify(settings: Settings, options: Options) -> dict[str, Any]:
+    from webapp import research
+    from webapp.indexing import salt_of
+
+    key = salt_of(settings.home)
+    told = research.folder(options.source, options.out, key, options.flagged, _bar("de-identify"))
+    left = sum(row["files"] for row in told["left_out"])
+    print(f"\n{told['files']} files cleaned, {left} left out; {options.out / research.REPORT} says what was taken out.")
+    return told
 
 
 def _bar(description: str) -> Callable[[int, int, str], None]:
@@ -342,6 +367,14 @@ def _drafting(settings: Settings, options: Options) -> dict[str, Any]:
         from core_models.drafting import evaluation_report
 
         evaluation_report.record(result)
+    return result
+
+
+def _fuzz(settings: Settings, options: Options) -> dict[str, Any]:
+    from core_models.study import fuzz
+
+    result = fuzz.run(options.cases, options.seed)
+    fuzz.report(result, lambda text: print(text, flush=True))
     return result
 
 

@@ -17,7 +17,9 @@ import pytest
 
 import app
 from core_models.errors import ModelMissing, Refused
-from tests.builders import ct_files, ct_series, zipped
+from core_models.study.intake import read_scan
+from tests.builders import ct_files, ct_series, uid, zipped
+from tests.study.attached_files import box_contour, structure_set
 from tests.webapp.conftest import BallEngine
 from tests.webapp.fakes import FakeSearch, FakeWriter, statement
 from webapp import reading, uploads
@@ -68,6 +70,23 @@ def test_a_ct_is_read_into_every_file(parts: FakeWriter, tmp_path: Path, capsys:
     assert "Segment: liver, 2 click(s)" in shown
     (asked,) = parts.asked
     assert asked.indication == "Cough."
+
+
+def test_a_structure_set_beside_the_images_becomes_a_segment(
+    parts: FakeWriter, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "ct"
+    ct_series(folder)
+    volume = read_scan(folder)[0].series[0].volume
+    contours = [box_contour(volume, k, (5, 12), (8, 20)) for k in (2, 3)]
+    (folder / "rt.dcm").write_bytes(structure_set({"liver": contours}, study=uid("study"), series=uid("series")))
+    code, shown, _ = run(capsys, "read", folder, "--out", tmp_path / "out")
+    assert code == 0
+    assert "Segment: liver, From a DICOM RTSTRUCT" in shown
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [(s["label"], s["volume_ml"]) for s in report["segments"]] == [
+        ("liver", pytest.approx(2 * 7 * 12 * 2 / 1000))
+    ]
 
 
 def test_a_killed_read_leaves_its_scan_where_it_is_swept(

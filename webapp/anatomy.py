@@ -10,6 +10,7 @@ from core_models.drafting.evidence import Evidence
 from core_models.errors import ReadingRoomError
 from core_models.foundation.measures import HEART, RIGHT_LUNG, STRUCTURES, measure
 from core_models.foundation.reading import Caliper, Measured
+from core_models.study.study import KINDS
 from webapp.store import SegmentRow, SeriesRow, Store, StudyRow
 
 RADIOGRAPHS = frozenset({"CR", "DX", "RG"})
@@ -32,7 +33,8 @@ def is_radiograph(series: SeriesRow) -> bool:
 def said_of(row: SegmentRow, quantity: str) -> bool:
     """Whether a segment's own measurement (a `board.Quantity` key) gets a card."""
     label = row.label.strip().casefold()
-    if not row.based or label not in QUIET | AREA_ONLY:
+    drawn_here = row.based and row.engine not in KINDS.values()  # what came as DICOM is the reader's question
+    if not drawn_here or label not in QUIET | AREA_ONLY:
         return True
     return label in AREA_ONLY and quantity == "area_mm2"
 

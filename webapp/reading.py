@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from core_models.errors import ReadingRoomError, Refused
+from webapp import attached, uploads
 from webapp import eyes as image_models
-from webapp import uploads
 from webapp.drafting import loader
 from webapp.eyes import draw_anatomy
 from webapp.indexing import salt_of
@@ -153,6 +153,11 @@ def _study(services: Services, scan: Path, say: Say) -> StudyRow:
     if len(studies) > 1:
         raise Refused(f"The scan holds {len(studies)} studies; give the files of one of them.")
     study = services.store.study(services.store.add_study(studies[0]))
+    if studies[0].attachments:
+        attached.draw(services.store, services.segments, study.id, studies[0].attachments)
+        attached.tell(services.reports, study.id, studies[0].attachments)
+        for row in services.store.segments(study.id):
+            say(f"Segment: {row.label}, {row.note}")
     for series in study.series:
         receipt = series.receipt
         size = " × ".join(str(n) for n in receipt.dimensions)

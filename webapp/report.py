@@ -95,6 +95,37 @@ class Reports:
             return saved, saved.statements
         raise Conflict("The report is being changed elsewhere: the draft was not stored, ask for it again.")
 
+    def add_lines(self, study_id: str, lines: Sequence[tuple[str, str]]) -> None:
+        """Add (region, sentence)s to the findings as the reader's own, as they may be changed and removed; none twice.
+
+        Raises:
+            Conflict: the report is signed, or changes faster than this can follow.
+        """
+        for _ in range(MERGE_TRIES):
+            state = self._store.report(study_id)
+            past = [s.id for v in self._store.versions(study_id) for s in v.statements]
+            said = {s.text for s in state.statements}
+            first = _next_number([*past, *(s.id for s in state.statements)])
+            new = [(region, text) for region, text in dict.fromkeys(lines) if text not in said]
+            added = [
+                Statement(f"s{n}", "findings", region, text, support="supported")
+                for n, (region, text) in enumerate(new, first)
+            ]
+            findings = [s for s in state.statements if s.section == "findings"]
+            others = [s for s in state.statements if s.section != "findings"]
+            try:
+                self._store.save_report(
+                    study_id,
+                    statements=[*findings, *added, *others],
+                    free_text=state.free_text,
+                    base_revision=state.revision,
+                )
+                return
+            except Conflict:
+                if self._store.report(study_id).revision == state.revision:
+                    raise  # signed
+        raise Conflict("The report is being changed elsewhere: upload the structured report again.")
+
     def sign(self, study_id: str, author: str, revision: int, seen: Mapping[str, str] | None = None) -> Version:
         """Freeze the report as the reader saw it: what stood struck out is left out, what is stale says so.
 
@@ -140,8 +171,7 @@ def merge(
         past: ids that earlier versions used; none is given again.
     """
     kept = [s for s in present if s.origin != "model" or s.restored]
-    used = (*past, *(s.id for s in present))
-    first = 1 + max((int(m[1]) for i in used if (m := re.fullmatch(r"s(\d{1,9})", i))), default=0)
+    first = _next_number([*past, *(s.id for s in present)])
     new = [replace(s, id=f"s{n}") for n, s in enumerate(drafted, first)]
     said = {(s.section, s.text.casefold()) for s in kept}
     new = [s for s in new if (s.section, s.text.casefold()) not in said]
@@ -151,3 +181,8 @@ def merge(
         if alike:
             new.remove(max(alike, key=lambda s: SequenceMatcher(None, s.text, mine.text).ratio()))
     return tuple(s for section in SECTIONS for s in (*kept, *new) if s.section == section)
+
+
+def _next_number(used: Sequence[str]) -> int:
+    """The first n for which no statement "sN" with N >= n was ever used."""
+    return 1 + max((int(m[1]) for i in used if (m := re.fullmatch(r"s(\d{1,9})", i))), default=0)

@@ -95,14 +95,16 @@ class Services:
             eyes=eyes,
             demos=Demos(settings),
             indexer=indexer,
-            read_scan=_read_scan(settings),
+            read_scan=_read_scan(settings, salt),
         )
 
 
-def _read_scan(settings: Settings) -> Callable[..., tuple[Study, ...]]:
+def _read_scan(settings: Settings, salt: bytes) -> Callable[..., tuple[Study, ...]]:
     def read(files, **options) -> tuple[Study, ...]:
+        from core_models.study.deidentify import Deidentifier
         from core_models.study.intake import read_scan  # numpy and pydicom readers: not needed to show the page
 
-        return read_scan(files, **options)
+        cleaner = Deidentifier(salt) if settings.deidentify else None
+        return read_scan(files, deidentifier=cleaner, **options)
 
     return read

@@ -31,6 +31,7 @@ class Settings:
         eyes: the model that reads images, as NAME or NAME:FOLDER of `core_models.registry`; "" for the embedded one.
         writer: the model that writes drafts, as in `core_models.drafting.writers`; "" for the embedded one.
         writer_key: sent to a server that writes drafts.
+        deidentify: whether the patient is taken out of every DICOM file as it comes in.
         writer_allow_remote: whether that server may be another machine, which patients' images and cards then reach.
     """
 
@@ -46,6 +47,7 @@ class Settings:
     writer: str = ""
     writer_key: str = field(default="", repr=False)
     writer_allow_remote: bool = False
+    deidentify: bool = False
 
     @property
     def models(self) -> Path:
@@ -86,9 +88,13 @@ def load(environ: dict[str, str] | None = None) -> Settings:
             f"{PREFIX}WRITER is set to {writer[:40]!r}; folder:PATH or server:http://127.0.0.1:8000/v1#MODEL is "
             "expected."
         )
-    allow = get("WRITER_ALLOW_REMOTE", "0")
-    if allow not in ("0", "1"):
-        raise Refused(f"{PREFIX}WRITER_ALLOW_REMOTE is set to {allow[:20]!r}; 0 or 1 is expected.")
+
+    def switch(name: str) -> bool:
+        text = get(name, "0")
+        if text not in ("0", "1"):
+            raise Refused(f"{PREFIX}{name} is set to {text[:20]!r}; 0 or 1 is expected.")
+        return text == "1"
+
     key = get("WRITER_KEY", "").strip()
     if not re.fullmatch(r"[!-~]*", key):  # and is not shown
         raise Refused(f"{PREFIX}WRITER_KEY holds characters that no key has; letters, digits and signs are expected.")
@@ -106,5 +112,6 @@ def load(environ: dict[str, str] | None = None) -> Settings:
         eyes=eyes,
         writer=writer,
         writer_key=key,
-        writer_allow_remote=allow == "1",
+        writer_allow_remote=switch("WRITER_ALLOW_REMOTE"),
+        deidentify=switch("DEIDENTIFY"),
     )

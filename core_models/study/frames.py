@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from core_models.errors import Refused
-from core_models.study.elements import first, floats, number, pair, values
+from core_models.study.elements import first, floats, number, pair, values, whole
 from core_models.study.receipt import info, warning
 from core_models.study.study import Note, Patient
 from core_models.study.text import clean
@@ -37,6 +37,9 @@ _PHASE_KEYWORDS = (
     "AcquisitionNumber",
     "ImageType",
 )
+
+
+_AT_DETECTOR = warning("Pixel spacing is that at the detector: lengths come out somewhat too large.")
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,12 @@ class Instance:
     rescale_type: str
     localizer: bool
     notes: tuple[Note, ...] = ()
+    spacing_source: str = ""
+
+    @property
+    def has_table(self) -> bool:
+        """Whether values go through a modality look-up table and not through a rescale."""
+        return bool(self.header.get("ModalityLUTSequence")) and self.pixels.samples == 1
 
     @property
     def compressed(self) -> bool:
@@ -116,21 +125,23 @@ class Instance:
         return memoryview(self.buffer)[self.pixels.offset : end]
 
 
-def spacing_of(header: Dataset, notes: list[Note]) -> tuple[float, float] | None:
-    """(between rows, between columns) in mm from the instance's top level."""
+def spacing_of(header: Dataset, notes: list[Note]) -> tuple[tuple[float, float] | None, str]:
+    """(between rows, between columns) in mm from the instance's top level, and the element that says so."""
     if "PixelSpacing" in header:
         spacing = pair(header.get("PixelSpacing"))
         if spacing is None:
             notes.append(warning("The pixel spacing is zero or not a number: lengths are not measured."))
-        return spacing
-    detector = pair(header.get("ImagerPixelSpacing")) or pair(header.get("NominalScannedPixelSpacing"))
+            return None, ""
+        return spacing, "PixelSpacing" + _calibration(header, spacing, notes)
+    source = "ImagerPixelSpacing" if pair(header.get("ImagerPixelSpacing")) else "NominalScannedPixelSpacing"
+    detector = pair(header.get(source))
     if detector is not None:
         factor = number(header.get("EstimatedRadiographicMagnificationFactor"))
         if factor and factor >= 1:
             notes.append(info(f"Pixel spacing was corrected for the stated magnification of {factor:.2f}."))
-            return detector[0] / factor, detector[1] / factor
-        notes.append(warning("Pixel spacing is that at the detector: lengths come out somewhat too large."))
-        return detector
+            return (detector[0] / factor, detector[1] / factor), f"{source}, less the magnification"
+        notes.append(_AT_DETECTOR)
+        return detector, source
     regions = header.get("SequenceOfUltrasoundRegions") or ()
     steps = {
         (number(r.get("PhysicalDeltaY")), number(r.get("PhysicalDeltaX")))
@@ -138,8 +149,21 @@ def spacing_of(header: Dataset, notes: list[Note]) -> tuple[float, float] | None
         if r.get("PhysicalUnitsXDirection") == 3 and r.get("PhysicalUnitsYDirection") == 3  # centimetres
     }
     if len(steps) == 1 and len(regions) == 1:
-        return pair([10 * abs(v or 0) for v in steps.pop()])
-    return None
+        return pair([10 * abs(v or 0) for v in steps.pop()]), "SequenceOfUltrasoundRegions"
+    return None, ""
+
+
+def _calibration(header: Dataset, spacing: tuple[float, float], notes: list[Note]) -> str:
+    """What a projection's PixelSpacing is worth beside its ImagerPixelSpacing (PS3.3 10.7.1.3)."""
+    detector = pair(header.get("ImagerPixelSpacing"))
+    if detector is None:
+        return ""
+    if abs(detector[0] - spacing[0]) < 1e-4 * spacing[0] and abs(detector[1] - spacing[1]) < 1e-4 * spacing[1]:
+        notes.append(_AT_DETECTOR)
+        return ", that at the detector"
+    how = clean(header.get("PixelSpacingCalibrationType"), 16).lower()
+    notes.append(info(f"Pixel spacing was calibrated{f' by {how}' if how else ''}."))
+    return ", calibrated"
 
 
 def frames_of(instance: Instance, spacing: tuple[float, float] | None) -> tuple[Frame, ...]:
@@ -209,5 +233,16 @@ def _phase(header: Dataset, group: Dataset | None) -> tuple[str, ...]:
 
 
 def _window(source: Dataset) -> tuple[float, float] | None:
+    """(centre, width): the first linear one, or the range of a VOI look-up table, whose curve is not applied."""
     centre, width = (number(first(values(source.get(k)))) for k in ("WindowCenter", "WindowWidth"))
-    return (centre, width) if centre is not None and width is not None and width > 0 else None
+    if centre is not None and width is not None and width > 0:
+        return centre, width
+    table = first(source.get("VOILUTSequence"))
+    descriptor = values(table.get("LUTDescriptor")) if table is not None else []
+    if len(descriptor) != 3:
+        return None
+    entries, lowest = whole(descriptor[0]), whole(descriptor[1])
+    if entries is None or lowest is None or not 0 <= entries <= 65536:
+        return None
+    entries = entries or 65536
+    return lowest + entries / 2, float(entries)

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from core_models.errors import Cancelled, Conflict, Refused, TooLarge
-from core_models.study import archive, dicom, nifti, pixels, raster, receipt, stacks
+from core_models.study import archive, attachments, dicom, nifti, pixels, raster, receipt, stacks
+from core_models.study.attachments import Attachment
+from core_models.study.deidentify import Deidentifier
 from core_models.study.dicom import NotAScan
 from core_models.study.elements import date, whole
 from core_models.study.frames import Frame, Instance
@@ -28,6 +31,7 @@ from core_models.study.volume import Volume, canonical
 
 Progress = Callable[[int, int, str], None]
 _HEAD = 4096
+_ABSURD_COUNT = 100_000  # no series has as many images: the element holds something else
 # ViewPosition (0018,5101); decubitus and oblique views are none of the three that models know.
 _VIEWS = {"PA": "PA", "AP": "AP", "LL": "LATERAL", "RL": "LATERAL", "LATERAL": "LATERAL", "LAT": "LATERAL"}
 
@@ -37,7 +41,9 @@ class _Upload:
     """What has been found so far."""
 
     limits: Limits
+    deidentifier: Deidentifier | None = None
     frames: list[Frame] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list)
     studies: list[Study] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     refusals: list[Refused] = field(default_factory=list)
@@ -51,6 +57,7 @@ def read_scan(
     limits: Limits = DEFAULT,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
+    deidentifier: Deidentifier | None = None,
 ) -> tuple[Study, ...]:
     """Read one upload.
 
@@ -58,9 +65,10 @@ def read_scan(
         paths: files or folders: DICOM, NIfTI, PNG, JPEG, or ZIP of these.
         progress: called with (done, total, what is being done); total grows while archives are opened.
         cancelled: asked between files; True stops with nothing kept.
+        deidentifier: takes the patient out of every DICOM file before anything else reads it.
 
     Returns:
-        one Study per StudyInstanceUID, NIfTI file or image, in order of arrival; each with at least one series.
+        one Study per StudyInstanceUID, NIfTI file or image, in order of arrival; each with a series or an attachment.
 
     Raises:
         Refused: nothing readable, a damaged or hostile file, or two patients under one study.
@@ -68,7 +76,37 @@ def read_scan(
         Conflict: two different images claim to be the same instance.
         Cancelled: `cancelled` answered True.
     """
-    upload = _Upload(limits)
+    upload = _Upload(limits, deidentifier)
+    for found in contents(paths, limits):
+        _check(cancelled)
+        _take(upload, found)
+        if progress is not None:
+            progress(upload.done, found.total, "Reading files")
+    return _finish(upload, progress, cancelled)
+
+
+@dataclass(frozen=True)
+class Content:
+    """One file of an upload.
+
+    Attributes:
+        path: its name inside the upload.
+        alone: whether the upload is this one file and no archive.
+        total: how many files the upload holds, as far as is known.
+    """
+
+    path: str
+    data: bytes
+    alone: bool
+    total: int
+
+
+def contents(paths: Path | Sequence[Path], limits: Limits) -> Iterator[Content]:
+    """The files of files, folders and archives, one after the other.
+
+    Raises:
+        Refused, TooLarge: there is none, there are too many, or an archive is hostile.
+    """
     roots = [paths] if isinstance(paths, str | Path) else list(paths)
     files = [file for root in roots for file in _walk(Path(root), limits)]
     if not files:
@@ -89,11 +127,7 @@ def read_scan(
             blobs = iter([(name, _load(path, limits))])
             single = alone
         for member, data in blobs:
-            _check(cancelled)
-            _take(upload, member, data, single)
-            if progress is not None:
-                progress(upload.done, total, "Reading files")
-    return _finish(upload, progress, cancelled)
+            yield Content(member, data, single, total)
 
 
 def _check(cancelled: Callable[[], bool] | None) -> None:
@@ -124,8 +158,9 @@ def _load(path: Path, limits: Limits) -> bytes:
     return path.read_bytes()
 
 
-def _take(upload: _Upload, path: str, data: bytes, alone: bool) -> None:
+def _take(upload: _Upload, found: Content) -> None:
     """Read one file of the upload into it."""
+    path, data, alone = found.path, found.data, found.alone
     upload.done += 1
     upload.bytes += len(data)
     if upload.bytes > upload.limits.max_bytes:
@@ -138,20 +173,31 @@ def _take(upload: _Upload, path: str, data: bytes, alone: bool) -> None:
     head = data[:_HEAD]
     if dicom.is_dicom(head):
         try:
-            upload.frames.extend(dicom.read(name, data, upload.limits))
+            if upload.deidentifier is not None:
+                data = upload.deidentifier.clean(name, data, upload.limits)
+            file = dicom.opened(name, data, upload.limits)
+            if attachments.holds(file):
+                upload.attachments.append(attachments.read(file, upload.limits))
+            else:
+                upload.frames.extend(dicom.frames(file, upload.limits))
         except NotAScan as error:
             upload.refusals.append(error)
             upload.skipped.append(name)
     elif nifti.is_nifti(head):
-        upload.studies.append(_single(name, data, "NIfTI", *nifti.read(data, upload.limits)))
+        upload.studies.append(_single(_shown(upload, name), data, "NIfTI", *nifti.read(data, upload.limits)))
     elif kind := raster.format_of(head):
-        upload.studies.append(_single(name, data, kind, *raster.read(data, upload.limits)))
+        upload.studies.append(_single(_shown(upload, name), data, kind, *raster.read(data, upload.limits)))
     elif not alone:
         upload.skipped.append(name)
     elif not data:
         raise Refused(f'"{name}" is empty (0 bytes).')
     else:
         raise Refused(f'"{name}" is none of the formats that are read: DICOM, NIfTI, PNG, JPEG, or a ZIP of them.')
+
+
+def _shown(upload: _Upload, name: str) -> str:
+    """The name that a file without a header is described by; a file is often named after its patient."""
+    return name if upload.deidentifier is None else "scan"
 
 
 def _single(name: str, data: bytes, kind: str, volume: Volume, notes: list[Note]) -> Study:
@@ -167,7 +213,7 @@ def _single(name: str, data: bytes, kind: str, volume: Volume, notes: list[Note]
         description=stem,
         modality=volume.modality,
         volume=volume,
-        receipt=receipt.build(kind, volume, slices, slices, notes),
+        receipt=receipt.build(kind, volume, slices, slices, notes, "NIfTI header" if volume.spacing_known else ""),
     )
     return Study(_made_uid(digest, b"study"), Patient(), "", stem, "", (series,))
 
@@ -178,7 +224,7 @@ def _made_uid(*parts: bytes) -> str:
 
 
 def _finish(upload: _Upload, progress: Progress | None, cancelled: Callable[[], bool] | None) -> tuple[Study, ...]:
-    if not upload.frames and not upload.studies:
+    if not upload.frames and not upload.studies and not upload.attachments:
         if upload.refusals:
             raise upload.refusals[0]
         raise Refused(f"There is no scan in the upload: {count(upload.done, 'file')}, none of a format that is read.")
@@ -197,13 +243,48 @@ def _finish(upload: _Upload, progress: Progress | None, cancelled: Callable[[], 
 
     with pixels.Decoder(upload.limits) as decoder:
         dicom_studies = [_study(uid, found, decoder, tick, cancelled) for uid, found in by_study.items()]
-    studies = dicom_studies + upload.studies
+    studies = _with_attachments(dicom_studies, upload.attachments) + upload.studies
+    if upload.deidentifier is not None:
+        studies = [_with_note(study, _cleaned(upload.deidentifier)) for study in studies]
     if upload.skipped:
         shown = ", ".join(f'"{name}"' for name in upload.skipped[:3])
         more = "" if len(upload.skipped) <= 3 else f" and {len(upload.skipped) - 3} more"
         note = info(f"{count(len(upload.skipped), 'file')} without a scan skipped: {shown}{more}.")
         studies = [_with_note(study, note) for study in studies]
     return tuple(studies)
+
+
+def _with_attachments(studies: list[Study], found: list[Attachment]) -> list[Study]:
+    """The studies with what was drawn on them; one without its images becomes a study without series."""
+    by_study: dict[str, list[Attachment]] = defaultdict(list)
+    for attachment in found:
+        by_study[attachment.study_uid].append(attachment)
+    out = []
+    for study in studies:
+        own = by_study.pop(study.uid, [])
+        _check_one_patient([study.patient, *(a.patient for a in own)])
+        out.append(replace(study, attachments=tuple(own)))
+    for uid, own in by_study.items():
+        _check_one_patient([a.patient for a in own])
+        out.append(Study(uid, own[0].patient, "", "", "", (), attachments=tuple(own)))
+    return out
+
+
+def _check_one_patient(patients: Iterable[Patient]) -> None:
+    """Raises Refused where two are named."""
+    named = {p.id or f"\0{p.name}" for p in patients}
+    if len(named - {"\0"}) > 1:
+        raise Refused("The upload mixes patients: one study names two of them. Please upload one patient's images.")
+
+
+def _cleaned(deidentifier: Deidentifier) -> Note:
+    records = deidentifier.records
+    removed = sum(sum(r.actions.values()) + r.private + r.unknown + len(r.named) for r in records)
+    told = f"De-identified on intake: {removed:,} header elements were taken out, UIDs replaced and dates moved"
+    flagged = sum(bool(r.flags) for r in records)
+    if not flagged:
+        return info(f"{told}; pixels were not looked at.")
+    return warning(f"{told}; {count(flagged, 'image')} may still show who the patient is in the pixels.")
 
 
 def _with_note(study: Study, note: Note) -> Study:
@@ -217,9 +298,7 @@ def _study(
     tick: Callable[[], None],
     cancelled: Callable[[], bool] | None,
 ) -> Study:
-    patients = {f.instance.patient.id or f"\0{f.instance.patient.name}" for f in frames}
-    if len({p for p in patients if p != "\0"}) > 1:
-        raise Refused("The upload mixes patients: one study names two of them. Please upload one patient's images.")
+    _check_one_patient(f.instance.patient for f in frames)
     frames, notes = _without_duplicates(frames)
     by_series: dict[str, list[Frame]] = defaultdict(list)
     for frame in frames:
@@ -279,11 +358,10 @@ def _series(
             notes.append(info(f"The series mixes geometries; this is stack {n} of {len(found)}."))
         used = list({id(f.instance): f.instance for f in stack.frames}.values())
         complete = all(i.pixels.frames == sum(f.instance is i for f in stack.frames) for i in used)
-        counted = whole(header.get("ImagesInAcquisition")) or 0
-        if n == 1 and len(found) == 1 and counted > len(stack.frames):
-            notes.append(
-                warning(f"The header counts {counted} images in this acquisition; {len(stack.frames)} arrived.")
-            )
+        expected = stack.expected
+        if len(found) == 1:
+            expected = max(expected, _counted(header, len(stack.frames), notes))
+            notes += _numbers(used)
         out.append(
             Series(
                 uid=uid if n == 1 else _made_uid(uid.encode(), str(n).encode()),
@@ -291,12 +369,33 @@ def _series(
                 description=description if len(found) == 1 else f"{description} (stack {n})".strip(),
                 modality=volume.modality,
                 volume=volume,
-                receipt=receipt.build("DICOM", volume, len(stack.frames), stack.expected, notes),
+                receipt=receipt.build("DICOM", volume, len(stack.frames), expected, notes, used[0].spacing_source),
                 sources=tuple(i.data for i in used) if complete else (),
                 view=_VIEWS.get(clean(used[0].header.get("ViewPosition"), 16).upper(), ""),
             )
         )
     return out
+
+
+def _counted(header: Dataset, arrived: int, notes: list[Note]) -> int:
+    """How many images the header itself counts, 0 where it does not or fewer."""
+    for keyword, words in (("ImagesInAcquisition", "acquisition"), ("NumberOfSeriesRelatedInstances", "series")):
+        counted = whole(header.get(keyword)) or 0
+        if arrived < counted < _ABSURD_COUNT:
+            notes.append(warning(f"The header counts {counted} images in this {words}; {arrived} arrived."))
+            return counted
+    return 0
+
+
+def _numbers(used: Sequence[Instance]) -> list[Note]:
+    """What the instance numbers tell that positions cannot: images missing before the first one."""
+    numbers = {i.number for i in used}
+    lowest = min(numbers)
+    if len(used) < 3 or len(numbers) != len(used) or not 1 < lowest < _ABSURD_COUNT:
+        return []
+    if max(numbers) - lowest + 1 != len(numbers):
+        return []
+    return [info(f"The first image has number {lowest}: {count(lowest - 1, 'image')} before it may not have arrived.")]
 
 
 def _volume(
@@ -327,7 +426,10 @@ def _volume(
         notes.append(info("Values are the scanner's own, not standardised uptake values."))
     array, affine, layout = canonical(values, stack.affine)
     window = window or receipt.percentile_window(array)
-    return Volume(array, affine, first.modality, unit, stack.spacing_known, window, layout), notes
+    volume = Volume(array, affine, first.modality, unit, stack.spacing_known, window, layout)
+    if told := receipt.content_note(volume):
+        notes.append(told)
+    return volume, notes
 
 
 def _inverted(values: np.ndarray, window: tuple[float, float] | None) -> tuple[np.ndarray, tuple[float, float] | None]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from pydicom.pixels import apply_color_lut, convert_color_space
+from pydicom.pixels import apply_color_lut, apply_modality_lut, convert_color_space
 
 from core_models.errors import Cancelled, Refused
 from core_models.study.frames import COMPRESSED, Frame, Instance
@@ -154,6 +154,8 @@ def _all_frames(instance: Instance, decoder: Decoder) -> list[np.ndarray]:
         frames = _native_colour(instance)
     if pixels.photometric == "PALETTE COLOR":
         frames = [_palette(frame, instance) for frame in frames]
+    elif instance.has_table:
+        frames = [_tabled(frame, instance) for frame in frames]
     return [luminance(frame) if frame.ndim == 3 else frame for frame in frames]
 
 
@@ -210,6 +212,14 @@ def _palette(frame: np.ndarray, instance: Instance) -> np.ndarray:
         return apply_color_lut(frame, header)[..., :3]
     except (ValueError, AttributeError, TypeError, IndexError) as error:
         raise Refused(f'The palette of "{instance.name}" is damaged.') from error
+
+
+def _tabled(frame: np.ndarray, instance: Instance) -> np.ndarray:
+    """The frame through its modality look-up table (PS3.3 C.11.1), which stands in place of a rescale."""
+    try:
+        return apply_modality_lut(frame, instance.header)
+    except (ValueError, AttributeError, TypeError, IndexError, KeyError, NotImplementedError) as error:
+        raise Refused(f'The modality look-up table of "{instance.name}" is damaged.') from error
 
 
 def to_values(stored: Sequence[np.ndarray], slopes: Sequence[float], intercepts: Sequence[float]) -> np.ndarray:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from core_models.study.volume import Volume
 
+if TYPE_CHECKING:
+    from core_models.study.attachments import Attachment
+
 Level = Literal["info", "warning"]
+KINDS = {"SEG": "DICOM SEG", "RTSTRUCT": "DICOM RTSTRUCT", "SR": "DICOM SR"}  # of attachments, as they are called
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Receipt:
         spacing: (column, row, slice) mm, or None where unknown.
         expected: instances that should be there (from geometry), loaded: those that are.
         measurable: False when lengths and volumes would be wrong; the notes say why.
+        spacing_source: the header's element (or the file's part) that the in-plane spacing was read from; "" for none.
     """
 
     format: str
@@ -38,6 +43,7 @@ class Receipt:
     loaded: int
     measurable: bool
     notes: tuple[Note, ...] = ()
+    spacing_source: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,12 @@ class Patient:
 
 @dataclass(frozen=True)
 class Study:
-    """All that one upload holds of one study of one patient."""
+    """All that one upload holds of one study of one patient.
+
+    Attributes:
+        series: empty where the upload holds only what was drawn on the study or measured in it.
+        attachments: segmentations, structure sets and our own structured reports of the study.
+    """
 
     uid: str
     patient: Patient
@@ -84,8 +95,9 @@ class Study:
     series: tuple[Series, ...]
     body_part: str = ""
     notes: tuple[Note, ...] = field(default=())
+    attachments: tuple[Attachment, ...] = field(default=())
 
     @property
     def modality(self) -> str:
-        """The modality of its largest series."""
-        return max(self.series, key=lambda s: s.volume.array.size).modality
+        """The modality of its largest series; "" without one."""
+        return max(self.series, key=lambda s: s.volume.array.size).modality if self.series else ""

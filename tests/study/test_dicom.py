@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pydicom
 import pytest
 
 from core_models.errors import Cancelled, Conflict, Refused
@@ -121,6 +122,17 @@ def test_window_falls_back_to_percentiles(tmp_path):
     pixels[16:48] = 3000
     path = builders.radiograph(tmp_path / "a", pixels, WindowCenter=None, WindowWidth=None)
     assert read_scan(path)[0].series[0].volume.window == (2000.0, 2000.0)
+
+
+def test_without_a_window_the_range_of_a_voi_table_is_one(tmp_path):
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.LUTData = [512, 1000, 16], [0] * 512
+    path = builders.radiograph(tmp_path / "a", WindowCenter=None, WindowWidth=None)
+    ds = pydicom.dcmread(path)
+    ds.VOILUTSequence = [table]
+    ds.VOILUTSequence[0]["LUTDescriptor"].VR = ds.VOILUTSequence[0]["LUTData"].VR = "US"
+    ds.save_as(path)
+    assert read_scan(path)[0].series[0].volume.window == (1256.0, 512.0)
 
 
 def test_two_studies_in_one_upload(tmp_path):

@@ -140,6 +140,20 @@ def test_more_elements_than_any_real_file(tmp_path):
     assert "header elements" in refused(tmp_path, head + many + tail)
 
 
+def test_millions_of_sequence_items_are_refused_before_they_become_objects(tmp_path):
+    head, tail = builders.without_pixels(one())
+    items = b"\xfe\xff\x00\xe0\0\0\0\0" * 2_000_000
+    sequence = b"\x54\x00\x16\x00SQ\0\0" + len(items).to_bytes(4, "little") + items
+    path = tmp_path / "scan.dcm"
+    path.write_bytes(head + sequence + tail)
+    tracemalloc.start()
+    with pytest.raises(TooLarge, match="items in its sequences"):
+        read_scan(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * len(items)
+
+
 def test_bad_vr_in_file_meta(tmp_path):
     data = one()
     refused(tmp_path, data[:132] + data[132:].replace(b"\x02\x00\x10\x00UI", b"\x02\x00\x10\x00ZZ", 1)[:600])
@@ -229,7 +243,7 @@ def test_dicomdir_that_points_outside(tmp_path):
     assert "outside" in refused(tmp_path, builders.encoded(ds), "DICOMDIR")
 
 
-@pytest.mark.parametrize("modality", ["SR", "SEG", "RTSTRUCT", "PR"])
+@pytest.mark.parametrize("modality", ["SR", "RTPLAN", "PR", "KO"])
 def test_what_is_no_scan_is_named(tmp_path, modality):
     ds = builders.dataset(np.zeros((2, 2), np.uint8), modality=modality)
     assert "not a scan" in refused(tmp_path, builders.encoded(ds))

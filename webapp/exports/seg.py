@@ -17,6 +17,7 @@ from pydicom.sr.codedict import codes
 
 from core_models.errors import ReadingRoomError, Refused
 from core_models.segmentation.labels import MORPHOLOGICAL, code_of
+from core_models.study.study import KINDS
 from core_models.study.volume import Volume
 from webapp.exports.bundle import ReportBundle, made_uid
 from webapp.store import SegmentRow
@@ -157,13 +158,18 @@ def describe(number: int, row: SegmentRow) -> hd.seg.SegmentDescription:
     family = codes.cid7162.MorphologicalOperations if rule_based else codes.cid7162.ArtificialIntelligence
     untouched = row.based and not row.clicks
     kinds = hd.seg.SegmentAlgorithmTypeValues
+    kind = kinds.AUTOMATIC if untouched else kinds.SEMIAUTOMATIC
+    if untouched and row.engine in KINDS.values():  # it came so, and goes out as it came
+        kind = kinds(row.engine_version.split()[0])
     return hd.seg.SegmentDescription(
         number,
         label_of(row),
         category,
         CodedConcept(code, "SCT", meaning),
-        kinds.AUTOMATIC if untouched else kinds.SEMIAUTOMATIC,
-        hd.AlgorithmIdentificationSequence(
+        kind,
+        None
+        if kind == kinds.MANUAL
+        else hd.AlgorithmIdentificationSequence(
             name=_short(row.engine) or "unnamed", version=_short(row.engine_version) or "1", family=family
         ),
         tracking_uid=tracking_uid(row),

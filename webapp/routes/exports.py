@@ -1,13 +1,37 @@
-"""`GET /api/studies/{id}/export/{pdf,sr,seg,fhir,json}` → a download, or one sentence why there is none."""
+"""`GET /api/studies/{id}/export/{pdf,sr,seg,fhir,json,research}` → a download, or one sentence why there is none."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse
+from starlette.background import BackgroundTask
 
-from webapp import exports
+from webapp import exports, uploads
+from webapp.indexing import salt_of
 from webapp.routes.services import services_of
 
 router = APIRouter(prefix="/api/studies/{study_id}/export")
+
+
+@router.get("/research")
+def for_research(study_id: str, request: Request, flagged: bool = False) -> FileResponse:
+    from webapp import research  # DICOM readers: not needed to show the page
+
+    services = services_of(request)
+    folder = uploads.private_folder(services.settings.home)
+    try:
+        path = folder / research.FILENAME
+        told = research.write(services.store, study_id, salt_of(services.settings.home), path, flagged)
+    except BaseException:
+        uploads.discard(folder)
+        raise
+    services.store.audit("export research", study_id, f"{told['files']} files")
+    return FileResponse(
+        path,
+        media_type="application/zip",
+        filename=research.FILENAME,
+        background=BackgroundTask(uploads.discard, folder),
+    )
 
 
 @router.get("/{kind}")

@@ -84,7 +84,10 @@ def read_into_store(
     Returns:
         the studies' ids, and a sentence where a signed one gained images ("" otherwise).
     """
+    from webapp import attached  # DICOM readers and scipy: not needed to show the page
+
     stored: list[Intake] = []
+    drawn: list[str] = []
     try:
         studies = services.read_scan(files, progress=progress, cancelled=cancelled)
         for n, study in enumerate(studies):
@@ -92,9 +95,22 @@ def read_into_store(
             progress(n, len(studies), "Storing")
             if title and not (study.patient.name or study.patient.id or study.date):
                 study = replace(study, description=title)
-            stored.append(services.store.take_in(study))
+            if study.series:
+                stored.append(services.store.take_in(study))
+            else:
+                own = attached.study_of(services.store, study.uid, study.attachments)
+                stored.append(Intake(own, new=False, series=()))
         _go_on(cancelled)  # who left while the last one was stored wanted none of it
+        for intake, study in zip(stored, studies, strict=True):
+            if study.attachments:
+                _go_on(cancelled)
+                progress(len(studies), len(studies), "Laying segments on the images")
+                drawn += attached.draw(services.store, services.segments, intake.study_id, study.attachments)
+        for intake, study in zip(stored, studies, strict=True):
+            attached.tell(services.reports, intake.study_id, study.attachments)
     except Exception as error:
+        for segment_id in drawn:
+            services.segments.delete(segment_id)
         for intake in stored:
             services.store.take_back(intake)
         if not isinstance(error, Cancelled):

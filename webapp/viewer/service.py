@@ -128,8 +128,13 @@ class SegmentService:
         self._changed(study.id)
         return row
 
-    def place(self, series_id: str, label: str, mask: Mask, *, engine: str, version: str, confidence: float) -> Any:
+    def place(
+        self, series_id: str, label: str, mask: Mask, *, engine: str, version: str, confidence: float, note: str = ""
+    ) -> Any:
         """Store a structure that a model drew and named; one that the same model drew under that name stays as it is.
+
+        Args:
+            note: what a reader should know of it, a sentence.
 
         Raises:
             NotFound: no such series.
@@ -155,6 +160,7 @@ class SegmentService:
                 engine=engine,
                 engine_version=version,
                 confidence=confidence,
+                note=note,
                 measurement=asdict(measure(volume, mask)),
                 based=True,
             )

@@ -11,6 +11,7 @@ const EXPORTS = [
   ['seg', 'DICOM SEG'],
   ['fhir', 'FHIR'],
   ['json', 'JSON'],
+  ['research', 'Images for research'],
 ];
 
 export function mount(element) {
@@ -112,7 +113,7 @@ export function mount(element) {
         {},
         line('Format', `${r.format}, ${r.modality}`),
         line('Size', r.dimensions.join(' × ')),
-        line('Spacing', mm),
+        line('Spacing', r.spacing_source ? `${mm} (${r.spacing_source})` : mm),
         line('Images', `${r.loaded} of ${r.expected} loaded`),
         line('Measuring', r.measurable ? 'lengths and volumes can be trusted' : 'lengths and volumes are not measured'),
       ),
