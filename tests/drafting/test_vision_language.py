@@ -82,7 +82,7 @@ def test_the_two_halves_are_what_they_were(models: Path, opened: VisionLanguage)
     alone = language_model.load(models)
     ids = alone.tokenizer(TEXT, add_special_tokens=False, return_tensors="pt").input_ids
     with torch.inference_mode():
-        wanted = alone.model(input_ids=ids).logits[0]
+        wanted = alone.model.to(vision_language.arithmetic())(input_ids=ids).logits[0]
         got = opened.model(input_ids=ids).logits[0, :, : wanted.shape[1]]
     torch.testing.assert_close(got, wanted)
     own = load_file(ENCODER / "model.safetensors")
