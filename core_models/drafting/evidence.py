@@ -35,6 +35,7 @@ class Evidence:
             there is none.
         probability: calibrated probability of a model finding, None otherwise.
         segment_id: the store's segment that it was measured on, or None.
+        annotation_id: the store's annotation (lines that the reader drew) that it was measured by, or None.
         location: (x, y, z) in LPS mm that the viewer may move to, or None.
         source: who says so: "reader", "engine name/version", "report CXR123", "indication".
         status: proposed until the reader accepts or rejects it.
@@ -51,6 +52,7 @@ class Evidence:
     location: tuple[float, float, float] | None = None
     source: str = ""
     status: Status = "proposed"
+    annotation_id: str | None = None
 
     @property
     def value_text(self) -> str:

@@ -3,6 +3,7 @@
 from webapp.store.diff import diff, report_text
 from webapp.store.rows import (
     Addendum,
+    AnnotationRow,
     OutboxRow,
     PriorRow,
     ReportState,
@@ -15,6 +16,7 @@ from webapp.store.store import Store
 
 __all__ = [
     "Addendum",
+    "AnnotationRow",
     "OutboxRow",
     "PriorRow",
     "ReportState",

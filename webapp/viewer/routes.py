@@ -38,6 +38,7 @@ class LooksBody(BaseModel):
     label: str | None = None
     colour: str | None = None
     visible: StrictBool | None = None
+    outline: StrictBool | None = None
 
 
 def router(store: SegmentStore, service: SegmentService) -> APIRouter:
@@ -118,7 +119,7 @@ def router(store: SegmentStore, service: SegmentService) -> APIRouter:
 
     @routes.patch("/segments/{segment_id}")
     def edit(segment_id: str, body: LooksBody) -> dict[str, Any]:
-        row = service.edit(segment_id, label=body.label, colour=body.colour, visible=body.visible)
+        row = service.edit(segment_id, **body.model_dump())
         return changed(row.study_id, segment_id)
 
     @routes.delete("/segments/{segment_id}")

@@ -240,14 +240,20 @@ class SegmentService:
     # ---- name, looks, removal --------------------------------------------------------------------------------------
 
     def edit(
-        self, segment_id: str, *, label: str | None = None, colour: str | None = None, visible: bool | None = None
+        self,
+        segment_id: str,
+        *,
+        label: str | None = None,
+        colour: str | None = None,
+        visible: bool | None = None,
+        outline: bool | None = None,
     ) -> Any:
-        """Rename, recolour, show or hide.  Raises NotFound, Refused, Conflict."""
+        """Rename, recolour, show or hide, fill or outline.  Raises NotFound, Refused, Conflict."""
         if label is None:
-            return self.store.edit_segment(segment_id, colour=colour, visible=visible)
+            return self.store.edit_segment(segment_id, colour=colour, visible=visible, outline=outline)
         # Not while a click is computed: its guess would be stored over the reader's name.
         with self._series_lock(self.store.segment(segment_id).series_id):
-            row = self.store.edit_segment(segment_id, label=label, colour=colour, visible=visible)
+            row = self.store.edit_segment(segment_id, label=label, colour=colour, visible=visible, outline=outline)
         self._changed(row.study_id)
         return row
 
