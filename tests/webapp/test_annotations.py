@@ -62,8 +62,8 @@ def test_an_ellipse_gives_mean_and_area_and_keeps_the_deviation(room: Room, stud
 def test_a_cardiothoracic_ratio_needs_a_frontal_radiograph(room: Room, study: dict[str, Any]) -> None:
     ratio = {"kind": "ratio", "plane": "axial", "points": [[10, 20, 0], [22, 20, 0], [4, 25, 0], [34, 25, 0]]}
     on_ct = room.client.post(f"/api/series/{study['series'][0]['id']}/annotations", json=ratio)
-    assert (on_ct.status_code, "frontal radiograph" in on_ct.json()["error"]) == (400, True)
-    for view, status in (("PA", 200), ("LL", 400)):
+    assert (on_ct.status_code, "frontal radiograph" in on_ct.json()["error"]) == (422, True)
+    for view, status in (("PA", 200), ("LL", 422)):
         film = room.radiograph(view=view, StudyInstanceUID=f"2.25.9{status}", SeriesInstanceUID=f"2.25.8{status}")
         answer = room.client.post(f"/api/series/{film['series'][0]['id']}/annotations", json=ratio)
         assert answer.status_code == status, answer.text

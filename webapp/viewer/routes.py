@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from core_models.errors import Refused
+from core_models.study.cine import frame_rate
 from core_models.study.volume import Volume
 from webapp.routes import shapes
 from webapp.viewer.service import SegmentService, SegmentStore
@@ -46,6 +47,7 @@ def router(store: SegmentStore, service: SegmentService) -> APIRouter:
     routes = APIRouter(prefix="/api")
     packed = Packed()
     codings: OrderedDict[str, Coding] = OrderedDict()
+    rates: OrderedDict[str, float | None] = OrderedDict()
 
     def coding(series_id: str, volume: Volume) -> Coding:
         if series_id not in codings:
@@ -53,6 +55,15 @@ def router(store: SegmentStore, service: SegmentService) -> APIRouter:
             while len(codings) > CODINGS_HELD:
                 codings.popitem(last=False)
         return codings[series_id]
+
+    def rate(series_id: str, slices: int) -> float | None:
+        """Frames a second of a series that came as one multi-frame file; read once."""
+        if series_id not in rates:
+            files = store.sources(series_id) if slices > 1 else ()
+            rates[series_id] = frame_rate(files[0]) if len(files) == 1 else None
+            while len(rates) > CODINGS_HELD:
+                rates.popitem(last=False)
+        return rates[series_id]
 
     def changed(study_id: str, segment_id: str | None) -> dict[str, Any]:
         return {"segment": segment_id, "segments": [shapes.segment(row) for row in store.segments(study_id)]}
@@ -70,7 +81,7 @@ def router(store: SegmentStore, service: SegmentService) -> APIRouter:
         found = store.volume(series_id)
         code = coding(series_id, found)
         k = _slice_index(z, found.shape[0]) if z is not None else None
-        headers = _headers(found, code, k)
+        headers = _headers(found, code, k, rate(series_id, found.shape[0]))
         if k is not None:
             if z == "mid":
                 service.prepare(series_id)
@@ -137,7 +148,7 @@ def _slice_index(z: str, slices: int) -> int:
     return int(z)
 
 
-def _headers(volume: Volume, code: Coding, k: int | None) -> dict[str, str]:
+def _headers(volume: Volume, code: Coding, k: int | None, rate: float | None) -> dict[str, str]:
     """What the viewer must know of the bytes; numbers only, nothing from the patient's part of a header."""
     depth, rows, columns = volume.shape
     unoriented = depth == 1 and (volume.modality in PROJECTIONS or not volume.spacing_known)
@@ -150,6 +161,7 @@ def _headers(volume: Volume, code: Coding, k: int | None) -> dict[str, str]:
         "letters_known": not unoriented,
         "window": [float(v) for v in volume.window],
         "index": k,
+        "frame_rate": rate,
     }
     return {
         "cache-control": "private, no-cache",
