@@ -56,13 +56,13 @@ class Evidence:
 
     @property
     def value_text(self) -> str:
-        """The value with its unit as it stands in a report ("1512 ml", "54 HU", "5.6 cm", "0.56"); "" without one."""
+        """The value with its unit as it stands in a report ("1512 ml", "5.6 cm", "32.1°", "0.56"); "" without one."""
         if self.value is None:
             return ""
         magnitude = abs(self.value)
         ratio = self.unit == "" and magnitude < 10  # told to hundredths on both sides of 1
         digits = 0 if magnitude >= 100 or self.unit == "HU" else 1 if magnitude >= 1 and not ratio else 2
-        return f"{self.value:.{digits}f} {self.unit}".strip()
+        return f"{self.value:.{digits}f}{'' if self.unit == '°' else ' '}{self.unit}".strip()
 
     @property
     def text(self) -> str:

@@ -4,7 +4,7 @@ import { emit, on, state } from '/static/js/bus.js';
 import { fill, h } from './dom.js';
 import { words } from '/static/js/viewer/lines.js';
 
-const KINDS = { length: 'Length', angle: 'Angle', ellipse: 'Ellipse', probe: 'Value', ratio: 'Cardiothoracic ratio' };
+const KINDS = { length: 'Length', angle: 'Angle', ellipse: 'Ellipse', probe: 'Value', ratio: 'CTR' };
 
 /** The list; hidden while there is nothing in it. */
 export function measurementList() {
@@ -32,7 +32,8 @@ export function measurementList() {
 
   function line(row) {
     const frozen = state.study?.state === 'signed';
-    const told = words(row.numbers).join(', ');
+    const [told, ...more] = words(row.numbers);
+    const all = [told, ...more].join(', ');
     const what = `${KINDS[row.kind] || row.kind} ${row.number}`;
     const name = h('input.rp-name', {
       type: 'text',
@@ -54,7 +55,7 @@ export function measurementList() {
     const go = () => emit('viewer:goto', { lps: null, annotation: row.id });
     const item = h(
       'div.rp-measure',
-      { role: 'listitem', tabindex: 0, 'aria-current': active === row.id ? 'true' : null, 'data-annotation': row.id, 'aria-label': `${row.label || what}: ${told}` },
+      { role: 'listitem', tabindex: 0, 'aria-current': active === row.id ? 'true' : null, 'data-annotation': row.id, 'aria-label': `${row.label || what}: ${all}`, title: all },
       name,
       h('span.rp-number', {}, told),
       h('button.quiet', { type: 'button', title: 'Delete (Delete)', 'aria-label': `Delete ${what}`, disabled: frozen, onclick: () => emit('annotation:delete', { id: row.id }) }, '×'),

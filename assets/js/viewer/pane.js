@@ -259,8 +259,8 @@ export class Pane {
 
   /** The raw value that a slab shows at stored column, row and slice k; undefined where one slice is shown. */
   slabValue(i, j, k) {
-    if (this.slabCount < 2 || !this.slab.out) return undefined;
-    const { dims, raw } = this.slab.out;
+    if (this.slabCount < 2) return undefined;
+    const { dims, raw } = this.source(this.slice).stored; // as it is drawn, computed once
     const [x, y, z] = [i, j, k].map((at, axis) => Math.min(at, dims[axis] - 1));
     return raw[(z * dims[1] + y) * dims[0] + x];
   }
@@ -328,7 +328,7 @@ export class Pane {
     SIDES.forEach((side, n) => (this.letters[SIDES[(n + turns) % 4]].textContent = edges[side] || ''));
     const count = this.slabCount;
     const unit = viewer.header.spacing_known ? `${viewer.slabOf?.mm} mm` : `${count} slices`;
-    const slab = count > 1 ? `  ${SLABS[viewer.slabOf.mode]} ${unit}` : '';
+    const slab = count > 1 ? `\n${SLABS[viewer.slabOf.mode]} ${unit}` : '';
     this.title.textContent = flat
       ? [mirror && 'mirrored', turns && `turned ${90 * turns}°`].filter(Boolean).join(', ')
       : `${this.caption ?? NAMES[this.plane]}  ${slice + 1}/${this.slices}${slab}`;
@@ -337,8 +337,9 @@ export class Pane {
     const [centre, width] = viewer.window;
     const digits = width < 10 ? 2 : 0;
     this.levels.textContent = `W ${width.toFixed(digits)}  L ${centre.toFixed(digits)}${viewer.inverted ? '  inverted' : ''}`;
-    this.where.textContent = viewer.hover && viewer.hover.pane === this ? viewer.readout(viewer.hover.index) : '';
+    this.where.textContent = viewer.hover && viewer.hover.pane === this ? viewer.readout(viewer.hover.index, this) : '';
     this.root.classList.toggle('rr-flat', flat);
+    this.root.classList.toggle('rr-mirrored', mirror);
     this.root.classList.toggle('rr-focus', viewer.focus === this && viewer.panes.filter((pane) => pane.visible).length > 1);
     if (flat) return;
     this.slider.max = this.slices - 1;

@@ -254,7 +254,7 @@ export class Viewer extends Loaded {
     if (stride > 1) parts.push('half detail');
     if (!this.header.spacing_known) parts.push('no mm');
     if (this.cine.running) parts.push(`cine ${this.cine.rate} / s`);
-    else if (this.earlier.length && this.layout !== 'compare') parts.push(`earlier study: ${day(this.earlier[0].date)}`);
+    else if (this.earlier.length && this.layout !== 'compare') parts.push(`earlier ${this.earlier[0].date.slice(0, 4)}`);
     return parts.join(' · ');
   }
 
@@ -264,7 +264,7 @@ export class Viewer extends Loaded {
     const parts = [];
     if (this.header.stride > 1) parts.push('Every second voxel in plane is shown; masks and measurements use all.');
     if (!this.header.spacing_known) parts.push('The scan does not say how large its voxels are: lengths are in pixels.');
-    if (this.earlier.length && this.layout !== 'compare') parts.push('There is an earlier study of this patient: the compare layout shows it beside this one (L).');
+    if (this.earlier.length && this.layout !== 'compare') parts.push(`There is an earlier study of this patient (${day(this.earlier[0].date)}): the compare layout shows it beside this one (L).`);
     return parts.join(' ');
   }
 
