@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from core_models.errors import ReadingRoomError
+from core_models.errors import ReadingRoomError, Refused
 from core_models.foundation import commands as foundation
 from webapp import benchmarks
 from webapp import settings as settings_module
@@ -312,16 +312,21 @@ def _priors(settings: Settings, options: Options) -> dict[str, Any]:
 
 
 def _drafting(settings: Settings, options: Options) -> dict[str, Any]:
-    """The drafter with the priors that the page would quote to it, on the test split."""
+    """The writer of the settings with the priors that the page would quote to it, on the test split."""
     from core_models import registry
-    from core_models.drafting import drafter, evaluate_pictures, evaluation, promotion
+    from core_models.drafting import drafter, evaluate_pictures, evaluation, writers
     from core_models.foundation.embedded import EmbeddedEyes
     from retrieval.training import source_reports
+    from webapp.drafting import loader
     from webapp.priors import opener, quoted, text_encoder
 
+    if options.record and settings.writer not in ("", writers.EMBEDDED):
+        raise Refused(
+            "Only the embedded model's figures are kept beside its adapter: leave out --record, or unset "
+            "READING_ROOM_WRITER."
+        )
     train, test = source_reports("open-i")
-    adapter = promotion.resolve(settings.home, settings.adapter)
-    writer = drafter.load(settings.models, adapter, settings.threads)
+    writer = loader(settings)()
     searcher = opener(settings)()
 
     def priors(report: Any) -> Sequence[drafter.PriorText]:

@@ -8,6 +8,8 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -196,6 +198,39 @@ def test_a_point_of_an_oblique_scan_finds_its_voxel(home: Path, tmp_path: Path) 
     assert index == (17, 6, 2)
 
 
+@pytest.fixture
+def asked(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Who is asked to draft by `evaluate drafting`; the measuring itself, its index and images are left out."""
+    from core_models.drafting import evaluate_pictures, evaluation
+    from core_models.foundation import embedded
+    from retrieval import training
+    from webapp import priors
+
+    drafters: list[Any] = []
+    monkeypatch.setenv("READING_ROOM_WRITER", "server:http://127.0.0.1:9/v1#tiny/model")
+    monkeypatch.setattr(training, "source_reports", lambda _: ((), ()))
+    monkeypatch.setattr(priors, "opener", lambda _: lambda: SimpleNamespace(index=SimpleNamespace(digest="abc")))
+    monkeypatch.setattr(priors, "text_encoder", lambda _: SimpleNamespace(encode=None))
+    monkeypatch.setattr(embedded, "EmbeddedEyes", lambda *_, **__: None)
+    monkeypatch.setattr(evaluation, "run", lambda writer, *_: drafters.append(writer) or {})
+    monkeypatch.setattr(evaluate_pictures, "run", lambda _, __, writer, *___: drafters.append(writer) or {})
+    return drafters
+
+
+def test_drafts_are_measured_of_the_writer_that_is_set(asked: list[Any], capsys: pytest.CaptureFixture) -> None:
+    assert run(capsys, "evaluate", "drafting", "--json")[0] == 0
+    assert [writer.model.name for writer in asked] == ["tiny/model@127.0.0.1:9"] * 2
+
+
+def test_another_writers_figures_are_not_kept_as_the_embedded_models(
+    asked: list[Any], capsys: pytest.CaptureFixture
+) -> None:
+    code, _, told = run(capsys, "evaluate", "drafting", "--record")
+    assert (code, asked) == (2, [])
+    assert "READING_ROOM_WRITER" in told
+    assert told.count(".") == 1
+
+
 def test_an_index_of_no_folder_is_refused(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     code, _, told = run(capsys, "index", "--corpus", tmp_path / "none")
     assert code == 2
@@ -206,8 +241,6 @@ def test_an_index_of_no_folder_is_refused(home: Path, tmp_path: Path, capsys: py
 def test_other_image_weights_rebuild_the_shipped_corpus_and_leave_a_house_s_own(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, corpora: dict[str, int], rebuilt: bool
 ) -> None:
-    from types import SimpleNamespace
-
     from core_models.drafting import vision_language
     from retrieval import index
     from webapp import demo, priors

@@ -294,6 +294,7 @@ def prior_texts(store: Store, study_id: str) -> list[Any]:
             impression=row.prior.report.impression,
             terms=row.prior.report.terms,
             matched=row.prior.matched,
+            said=row.prior.said,
         )
         for row in store.priors(study_id)
         if row.evidence.status != "rejected" and row.prior.close and row.prior.stance != "contradicts"

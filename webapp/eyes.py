@@ -147,8 +147,12 @@ class EyesService:
                 del self._looks[one.series_id]
 
     def embedding(self, study_id: str) -> tuple[np.ndarray, str] | None:
-        """((d,) vector of the study's first usable radiograph that was read, its model), or None; reads nothing."""
-        for one in self._peek(study_id):
+        """((d,) vector of the study's first usable radiograph that was read, its model), or None; reads nothing.
+
+        What arrived after the report was signed is not asked: the vector would stand for a report of other images.
+        """
+        study = self._store.study(study_id)
+        for one in self._peek(study_id, replace(study, series=tuple(s for s in study.series if not s.after_signing))):
             r = one.reading
             if r is not None and r.embedding is not None and r.quality.usable:
                 return r.embedding, r.model

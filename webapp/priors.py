@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from core_models.drafting.evidence import Evidence, Statement
 from core_models.errors import ModelMissing, ReadingRoomError
 from retrieval import choice
+from retrieval.fusion import TEXT
 from retrieval.guard import INSTRUCTION, copied
 from retrieval.report import Prior
 from webapp.settings import Settings
@@ -36,6 +37,9 @@ reports 46 % were written again in the held-out ones, of those in 10 or more 85 
 
 MAX_STATEMENT = 300
 UNKNOWN = frozenset({"", "OT", "SC"})  # a picture says nothing of its modality: every report may be like it
+INDICATION_ALONE = (
+    "Found by the indication alone, no closer than chance on held-out studies: add a finding to find closer ones."
+)
 INSTRUCTION_SENTENCE = "The indication or a finding reads like an instruction to a model; it is quoted, not followed."
 
 
@@ -97,8 +101,11 @@ class Priors:
         shown = choice.chosen(result.priors, [choice.Finding(c.id, c.statement) for c in findings])
         rows = self._store.set_priors(study_id, [(prior_card(hit), hit) for hit in shown])
         odd = INSTRUCTION_SENTENCE if INSTRUCTION in result.flags else ""
-        none = any(h.close for h in result.priors) and not any(h.close for h in shown)
-        sentences = (odd, result.sentence, choice.NONE_STATES if none else "")
+        close = any(h.close for h in shown)
+        none = any(h.close for h in result.priors) and not close
+        asked_with = {name for h in result.priors for name, *_ in h.found_by}
+        alone = INDICATION_ALONE if close and not findings and asked_with <= {TEXT} else ""
+        sentences = (odd, result.sentence, choice.NONE_STATES if none else "", alone)
         return Found(rows, " ".join(s for s in sentences if s))
 
     def mark_copied(self, statements: Sequence[Statement], rows: Sequence[PriorRow]) -> tuple[Statement, ...]:
@@ -157,9 +164,9 @@ def _outdated(search: Search) -> bool:
 
 
 def prior_card(hit: Prior) -> Evidence:
-    """The card of a hit: its nearest sentence in short."""
-    text = hit.matched[0] if hit.matched else hit.report.impression or hit.report.findings
-    text = " ".join(text.split())
+    """The card of a hit: its sentence about the board, else the one nearest to the query, else the report; in short."""
+    told = [sentence for _, sentence in hit.said] or hit.matched or [hit.report.impression or hit.report.findings]
+    text = " ".join(told[0].split())
     if len(text) > MAX_STATEMENT:
         text = text[: MAX_STATEMENT - 1] + "…"
     return Evidence("", "prior", "other", text, source=f"report {hit.report.id}")
@@ -176,7 +183,7 @@ def quoted(searcher: Any, study_id: str, indication: str, cards: Sequence[Eviden
     terms = tuple(c.statement for c in findings)
     found = searcher.search(indication, terms=terms, k=CONSIDERED, modality="CR", exclude_study=study_id)
     return [
-        PriorText(f"P{n}", p.report.findings, p.report.impression, p.report.terms, p.matched)
+        PriorText(f"P{n}", p.report.findings, p.report.impression, p.report.terms, p.matched, p.said)
         for n, p in enumerate(choice.chosen(found.priors, findings), 1)
         if p.close and p.stance != "contradicts"
     ]

@@ -7,14 +7,14 @@ What a pair is made of, per study and epoch (all choices from one seeded generat
 - a finding heading is offered as a card as it is, or as a proposal that only a hedged sentence may follow from;
 - a heading that no kept sentence states gets a sentence made of its own words, or is not offered: every card that is
   offered is written about;
-- in a study with findings, its normal sentences rest on a card "otherwise normal"; half the time that card and
-  those sentences are left out together, so that negatives are written only where the reader asserts them;
+- in a study with findings, its normal sentences rest on a card "otherwise normal"; a quarter of the time that card
+  and those sentences are left out together, so that negatives are written only where the reader asserts them;
 - evidence is changed so that the model follows it and not the corpus's habits: a card and all that rests on it is left
   out; a finding of another study is put in with its sentence; left and right change places in cards and sentences;
   qualifiers are taken off a card and sentences that need them with it;
 - sentences of other studies that state the same finding stand in as retrieved priors and are cited; sometimes
   one that states another finding, or denies a card's, is put among them and must not be followed;
-- synthetic measurement cards with our own sentences teach the placeholders;
+- synthetic measurement cards with our own sentences teach the placeholders; none measures what a sentence denies;
 - pictures come with the cards that their own caption or labels give; a caption's sentence, or one of the corpus that
   those cards support, is what follows;
 - one pair in twelve asks for the sentences without the reasoning, so that reasoning can be measured by leaving it out.
@@ -25,7 +25,7 @@ from __future__ import annotations
 import random
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from core_models.drafting import findings as f
@@ -37,6 +37,7 @@ MAX_STATEMENTS = 16
 PROPOSED_P = 0.5  # of a proposed card: any probability makes it one
 # How often evidence is changed, per study and epoch.
 DROPPED, ADDED, MIRRORED, STRIPPED, PROPOSED, MEASURED, NO_STEPS = 0.15, 0.15, 0.15, 0.2, 0.15, 0.12, 1 / 12
+OTHERWISE_NORMAL = 0.75  # of the studies with findings: the report's own normal sentences are among the target
 
 
 @dataclass(frozen=True)
@@ -278,7 +279,7 @@ class Dataset:
         keep = set(range(len(terms)))
         if not plain and len(keep) > 1 and rng.random() < DROPPED:
             keep.discard(rng.choice(sorted(keep)))
-        normals = plain or not keep or rng.random() < 0.5
+        normals = plain or not keep or rng.random() < OTHERWISE_NORMAL
         return self._pair(report.id, indication, terms, sentences, keep, normals, None if plain else rng)
 
     def pictured(self, picture: Pictured, rng: random.Random) -> Example | None:
@@ -362,7 +363,7 @@ class Dataset:
         board = [prompt.Line(card.region, card.text, card.follows) for card in offered]
         measured: list[tuple[str, str, dict[str, int]]] = []
         if not plain and not picture and rng.random() < MEASURED:
-            measured = _measurements(rng, rng.choice((1, 1, 2, 3)), board)
+            measured = _measurements(rng, rng.choice((1, 1, 2, 3)), board, _denied(text for _, text, _ in lines))
         # The board's order is the order of arrival, not of the text: shuffle, then number.
         shuffled = list(range(len(board)))
         if not plain:
@@ -526,15 +527,26 @@ def _stating(section: str, text: str, terms: Sequence[str]) -> _Sentence | None:
     return None
 
 
-def _measurements(rng: random.Random, count: int, cards: list[prompt.Line]) -> list[tuple[str, str, dict[str, int]]]:
-    """Append measurement cards for `count` structures to `cards`; say which card holds which quantity."""
+def _denied(sentences: Iterable[str]) -> frozenset[str]:
+    return frozenset(r.concept for text in sentences for r in f.readings(text) if r.polarity == "absent")
+
+
+def _measurements(
+    rng: random.Random, count: int, cards: list[prompt.Line], denied: frozenset[str] = frozenset()
+) -> list[tuple[str, str, dict[str, int]]]:
+    """Append measurement cards for `count` structures to `cards`; say which card holds which quantity.
+
+    Args:
+        denied: findings that the report says are not there: nothing that bears such a name is measured.
+    """
     out = []
     if rng.random() < 0.35:
         drawn = list(ON_RADIOGRAPHS)
         rng.shuffle(drawn)
         chosen = drawn[: rng.randint(1, 4)]
     else:
-        chosen = [(structure, region, _quantities(rng)) for structure, region in rng.sample(STRUCTURES, count)]
+        possible = [s for s in STRUCTURES if not denied & {m.concept for m in f.mentions(s[0])}]
+        chosen = [(structure, region, _quantities(rng)) for structure, region in rng.sample(possible, count)]
     for structure, region, wanted in chosen:
         where = {}
         for quantity in wanted:

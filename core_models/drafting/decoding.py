@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from core_models.drafting import prompt
 from core_models.drafting.form import Form
 from core_models.errors import Refused
 
@@ -117,7 +118,8 @@ class Written:
 class Pen:
     """Writes the lines of one report: greedily, or drawn at a temperature from the nucleus of `TOP`.
 
-    A sentence may hold digits only where a card that it rests on does, and numbers only as placeholders of such cards.
+    A sentence may hold digits only where a card that it rests on does, and numbers only as placeholders of such cards,
+    each after its own structure and quantity.
     """
 
     def __init__(self, words: Words, form: Form, seed: int = 0, temperature: float = 0.0) -> None:
@@ -128,6 +130,8 @@ class Pen:
         self._pending: list[int] = []
         self._logits: np.ndarray | None = None
         self._header: tuple[str, tuple[int, ...]] = ("", ())
+        self._region = ""
+        self._at_line: tuple[np.ndarray | None, list[int], int] = (None, [], 0)  # logits, tokens not fed, tokens fed
         self._at_text: tuple[np.ndarray, int] | None = None  # logits before the sentence, tokens fed up to there
         self._fed = 0
 
@@ -140,6 +144,7 @@ class Pen:
             about: the card that it must be about, 0: any.
         """
         form = self.form
+        self._at_line = self._logits, list(self._pending), self._fed
         sections = form.sections()
         if about:
             form.forced(about)
@@ -162,20 +167,30 @@ class Pen:
                 break
             (ids if more[1] == "E" else priors).append(int(more[2:]))
         form.began(section, ids)
-        self._header = (header, tuple(ids))
+        self._header, self._region = (header, tuple(ids)), more.split()[0]
         return (yield from self._sentence())
 
     def again(self, temperature: float) -> Generator[Need, Answer, Written | None]:
         """The last line's sentence taken back and written anew, drawn at this temperature."""
         assert self._at_text is not None
         logits, fed = self._at_text
-        yield Back(self._fed - fed)
-        self._fed, self._pending, self._logits = fed, [], logits
+        yield from self._back_to(logits, [], fed)
         before, self._temperature = self._temperature, max(temperature, self._temperature)
         try:
             return (yield from self._sentence())
         finally:
             self._temperature = before
+
+    def take_back(self) -> Generator[Need, Answer, None]:
+        """The last line as if it had not been written; the form holds that it was tried (`Form.took_back`)."""
+        (header, ids) = self._header
+        yield from self._back_to(*self._at_line)
+        self.form.took_back(header[0], ids, self._region)
+
+    def _back_to(self, logits: np.ndarray | None, pending: list[int], fed: int) -> Generator[Need, Answer, None]:
+        if self._fed > fed:
+            yield Back(self._fed - fed)
+        self._fed, self._pending, self._logits = fed, list(pending), logits
 
     def _sentence(self) -> Generator[Need, Answer, Written]:
         ids = self._header[1]
@@ -189,7 +204,8 @@ class Pen:
         self._at_text = ((yield from self._look()), self._fed)
         for _ in range(MAX_LINE):
             here = allowed.copy()
-            if open_numbers:
+            fitting = self._fitting(open_numbers, written)
+            if fitting:
                 here |= words.opens
             if written:
                 here |= words.breaks
@@ -203,7 +219,7 @@ class Pen:
                 return Written(self._said(written), ids, False)
             written.append(token)
             if words.opens[token]:
-                names = {f"E{k}": k for k in open_numbers}
+                names = {f"E{k}": k for k in fitting}
                 name = yield from self._choose(list(names))
                 written += words.path(name)
                 open_numbers.remove(names[name])
@@ -214,14 +230,29 @@ class Pen:
         self._push(words.path("\n")[0])
         return Written(self._said(written), ids, False)
 
+    def _fitting(self, numbers: Sequence[int], written: list[int]) -> list[int]:
+        """The cards whose number may stand here: their structure is named, and their quantity since the last number."""
+        if not numbers:
+            return []
+        said = self._decoded(written).casefold()
+        since = said.rpartition("}")[2]
+        out = []
+        for k in numbers:
+            structure, _, quantity = prompt.safe(self.form.cards[k - 1].text, prompt.MAX_CARD).casefold().rpartition(": ")
+            if structure in said and quantity in since:
+                out.append(k)
+        return out
+
     def go_on(self) -> None:
         """The model wanted to end the report, and may not yet: a line break in place of the end."""
         for token in self.words.path("\n"):
             self._push(token)
 
     def _said(self, tokens: list[int]) -> str:
-        text = self.words.tokenizer.decode(tokens, skip_special_tokens=True).strip("\n")
-        return f"{self._header[0]} {text.strip()}"
+        return f"{self._header[0]} {self._decoded(tokens).strip()}"
+
+    def _decoded(self, tokens: list[int]) -> str:
+        return self.words.tokenizer.decode(tokens, skip_special_tokens=True)
 
     # ---- choosing ----------------------------------------------------------------------------------------------------
 

@@ -2,9 +2,10 @@
 
 The model sees the cards under its own numbers (E1, E2, … in board order) and writes one line a statement
 (`statements.py`), held to its form (`form.py`).  Each line is checked at once (`verify.py`): one that the cards do not
-support is written a second time, and if that fails too it stands there marked.  A report does not end before every card
-is written about; a card that the model does not state even when it is made to is stated in its own words.  Numbers come
-from the cards, never from the model.
+support is written again, up to three times, and if all fail it stands there marked.  Only a sentence that calls a
+region normal where a card says otherwise is left out, and named: it rests on "all else is normal" and adds nothing to
+what that card says.  A report does not end before every card is written about; a card that the model does not state
+even when it is made to is stated in its own words.  Numbers come from the cards, never from the model.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 NO_CARD = "E0"  # the board counts from E1
 READER = "reader"  # the source of a finding that no model proposed
-SECOND_TRY = 0.7  # temperature of a sentence that is written again
+TRIES, TRY_AT = 3, 0.7  # how often a refused sentence is written again, and at what temperature
 BATCH = 12  # reports written in step
 OWN_WORDS = "stated in the card's own words: the model did not write about it"
 COARSE = "The language model saw the radiograph as 64 coarse tokens only; what it may state comes from the cards."
@@ -46,7 +47,7 @@ class Job:
         cards: the board; rejected ones do not count.
         picture: (h, w) grey levels of the radiograph, bright = dense; None: none is given.
         temperature: 0 writes the likeliest word each time, and the same draft for the same board.
-        seed: of what is drawn: with a temperature all, else only sentences that are written a second time.
+        seed: of what is drawn: with a temperature all, else only sentences that are written again.
         steps: whether the reasoning is written before each sentence (without: an experiment of `evaluation`).
     """
 
@@ -78,13 +79,19 @@ class Omission:
 
 @dataclass(frozen=True)
 class PriorText:
-    """A prior report as the drafter may quote it: id ("P1"), its text and finding headings; untrusted."""
+    """A prior report as the drafter may quote it: id ("P1"), its text and finding headings; untrusted.
+
+    Attributes:
+        matched: its sentences nearest to what was asked for.
+        said: (card's id, the sentence that states what the card does).
+    """
 
     id: str
     findings: str = ""
     impression: str = ""
     terms: tuple[str, ...] = ()
     matched: tuple[str, ...] = ()
+    said: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -209,7 +216,7 @@ class Drafter:
         if not usable:
             raise Refused("There is nothing to write from: add a finding or segment an organ first.")
         read, left = usable[: prompt.MAX_CARDS], usable[prompt.MAX_CARDS :]
-        quoted = [(p.id, text) for p in job.priors if (text := _quote(p, read))][: prompt.MAX_PRIORS]
+        quoted = [(p.id, text) for p in job.priors for text in quotes(p, read)][: prompt.MAX_PRIORS]
         names = {f"E{k}": card.id for k, card in enumerate(read, 1)}
         names |= {f"P{k}": ident for k, (ident, _) in enumerate(quoted, 1)}
         lines = [prompt.Line(c.region, c.statement, prompt.follows(c)) for c in read]
@@ -239,6 +246,7 @@ class Drafter:
         form = plan.form
         pen = decoding.Pen(self.words, form, plan.job.seed, plan.job.temperature)
         out: list[Statement] = []
+        left_out: list[Statement] = []
         malformed = repeated = 0
         about = 0
         complete = False
@@ -250,12 +258,23 @@ class Drafter:
                     continue
                 complete = True
                 break
-            statement = self._statement(plan, written.line, len(out) + 1)
-            if statement is not None and statement.support != "supported":
-                first = statement
-                written = yield from pen.again(SECOND_TRY)
-                second = self._statement(plan, written.line, len(out) + 1)
-                statement = first if second is None else replace(second, rewritten=first.text)
+            statement = first = self._statement(plan, written.line, len(out) + 1)
+            tries = 0
+            whole = form.rests_on_the_whole(written.ids)  # another region can be called normal: one more try
+            while statement is not None and statement.support != "supported" and tries < (1 if whole else TRIES):
+                tries += 1
+                written = yield from pen.again(TRY_AT)
+                another = self._statement(plan, written.line, len(out) + 1)
+                statement = statement if another is None else replace(another, rewritten=first.text)
+            if (
+                statement is not None
+                and statement.support == "contradicted"
+                and whole
+                and f.is_normal(_words(statement))
+            ):
+                left_out.append(statement)
+                yield from pen.take_back()
+                continue
             if statement is None:
                 malformed += 1
             elif any(_same(statement, other) for other in out):
@@ -287,18 +306,22 @@ class Drafter:
             warnings.append(f"{repeated} repeated line(s) were left out.")
         if not complete:
             warnings.append(f"The draft reached its limit of {decoding.MAX_TOKENS} tokens and ends there.")
+        if left_out:
+            said = " ".join(dict.fromkeys(f"“{s.text}” ({s.note.partition(' ')[0]})" for s in left_out))
+            warnings.append(f"Left out, since a card says otherwise: {said}.")
         missing = [plan.read[k - 1].id for k in form.unstated()] if plan.job.steps else []
         if missing:
             warnings.append(f"Not written about: {', '.join(missing)}.")
         ordered = sorted(out, key=lambda s: s.section == "impression")
         seconds = round(time.monotonic() - began, 2)
-        yield Done(Draft(tuple(ordered), plan.info, plan.unseen, complete, seconds, pen.tokens, tuple(warnings)))
+        draft = Draft(tuple(ordered), plan.info, plan.unseen, complete, seconds, pen.tokens, tuple(warnings))
+        yield Done(replace(draft, left_out=tuple(left_out)))
 
     def _statement(self, plan: _Plan, line: str, number: int) -> Statement | None:
         parsed = statements.parse(line)
         if parsed is None or not parsed.template:
             return None
-        ids = tuple(plan.names[i] for i in parsed.evidence if i in plan.names)
+        ids = tuple(dict.fromkeys(plan.names[i] for i in parsed.evidence if i in plan.names))
         if not parsed.follows:  # without reasoning nothing is cited: the kindest reading is that all cards are
             ids = tuple(card.id for card in plan.read)
         # A placeholder that the model made up must not meet a card that bears that number on the board.
@@ -349,13 +372,17 @@ def _same(statement: Statement, other: Statement) -> bool:
     return not better and (statement.section, statement.text.casefold()) == (other.section, other.text.casefold())
 
 
-def _quote(prior: PriorText, cards: Sequence[Evidence]) -> str:
-    """The prior's sentence that states a finding of the board, as data; "" when none does."""
+def quotes(prior: PriorText, cards: Sequence[Evidence]) -> tuple[str, ...]:
+    """The prior's sentences that state findings of the board, as data, one for each finding at most."""
     wanted = set().union(*(f.concepts_of_term(c.statement) for c in cards if c.kind == "finding"), set())
-    for sentence in prior.matched:
-        if any(m.concept in wanted and m.polarity == "present" for m in f.mentions(sentence)):
-            return sentence
-    return ""
+    mine = {c.id for c in cards}
+    out = []
+    for sentence in (*(text for card, text in prior.said if card in mine), *prior.matched):
+        found = {m.concept for m in f.mentions(sentence) if m.polarity == "present"} & wanted
+        if found:
+            out.append(sentence)
+            wanted -= found
+    return tuple(out)
 
 
 def _unseen(job: Job, left: Sequence[Evidence], cards: Sequence[Evidence]) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ class Statement:
         note: why the check found it unsupported or contradicted, in a sentence; "" otherwise.
         restored: the reader kept it although the check found no support.
         copied_from: id of the prior ("P2") that states the sentence word for word; "" where none does.
-        rewritten: the model's first attempt, which the check refused, where this is the second; "" otherwise.
+        rewritten: the model's first attempt, which the check refused, where this is a later one; "" otherwise.
     """
 
     id: str
@@ -137,6 +137,7 @@ class Draft:
     Attributes:
         unseen: what the model did not see, each in a sentence ("Images were not read by the language model.").
         complete: False when the reader stopped it or the length limit was reached.
+        left_out: sentences that called something normal of which a card says otherwise, at every try.
     """
 
     statements: tuple[Statement, ...]
@@ -146,3 +147,4 @@ class Draft:
     seconds: float = 0.0
     tokens: int = 0
     warnings: tuple[str, ...] = field(default=())
+    left_out: tuple[Statement, ...] = ()

@@ -2,7 +2,8 @@
 
 A line is `statements.Line`: section, the cards it rests on, the region, what follows, the sentence.  All but the
 sentence is chosen among what is possible: findings before impression, a card a few times and no more, no card beside
-one of another kind, the region and what follows from a card as the card says.  Where one thing alone is possible it is
+one of another kind, no number beside one of another structure, the region and what follows from a card as the card
+says.  Where one thing alone is possible it is
 not asked for.  A report may not end before every finding and number is written about (`uncovered`).
 """
 
@@ -22,6 +23,7 @@ MAX_TOGETHER = 6  # cards in one line
 # the model was not taught any.
 _TIMES: dict[str, tuple[int, int]] = {"present": (2, 1), "possible": (1, 1), "measured": (1, 0), "normal": (0, 0)}
 _WHOLE = (8, 2)  # the card that says that all else is normal
+_TAKEN_BACK = 3  # after so many sentences that do not stand, nothing more is called normal
 
 
 @dataclass
@@ -42,6 +44,8 @@ class Form:
     covered: set[int] = field(default_factory=set)
     _used: Counter[tuple[str, int]] = field(default_factory=Counter)
     _forced: set[int] = field(default_factory=set)
+    _closed: set[tuple[str, str]] = field(default_factory=set)
+    _before: str = "F"
 
     def uncovered(self) -> tuple[int, ...]:
         """Cards (from 1) that a report must write about, that it has not, and that it was not made to try before."""
@@ -72,19 +76,32 @@ class Form:
         if not whole and not priors and len(ids) < MAX_TOGETHER:
             for k in range(ids[-1] + 1, len(self.cards) + 1):
                 card = self.cards[k - 1]
-                if card.follows == first.follows and not self._whole(card) and self._open(section, k):
+                if self._go_together(first, card) and self._open(section, k):
                     yield f" E{k}"
         if first.follows in ("present", "possible"):
             yield from (f" P{k}" for k in range((priors[-1] if priors else 0) + 1, self.priors + 1))
-        for region in REGIONS if whole else (first.region,):
+        for region in self._regions(section) if whole else (first.region,):
             yield f" {region} {first.follows}:"
 
     def began(self, section: str, ids: Iterable[int]) -> None:
         """A line on these cards is being written."""
-        self.section = section
+        self._before, self.section = self.section, section
         self.lines += 1
         for k in ids:
             self._used[section, k] += 1
+
+    def took_back(self, section: str, ids: Iterable[int], region: str) -> None:
+        """The line that was begun last does not stand: a card says otherwise of that region, where no other sentence of
+        this section calls things normal any more.
+        """
+        self.section = self._before
+        for k in ids:
+            self._used[section, k] -= 1
+        self._closed.add((section, region))
+
+    def rests_on_the_whole(self, ids: Sequence[int]) -> bool:
+        """Whether a line on these cards says of a region that it is normal because all else is."""
+        return bool(ids) and self._whole(self.cards[ids[0] - 1])
 
     def forced(self, k: int) -> None:
         """The model was made to write about card k; it is not made to a second time."""
@@ -95,7 +112,21 @@ class Form:
         most = _WHOLE if self._whole(card) else _TIMES[card.follows]
         if section == "I" and k in self._forced and k not in self.covered:
             return True  # the last chance of a card that the findings left out
+        if self._whole(card) and not self._regions(section):
+            return False
         return self._used[section, k] < most[section == "I"]
+
+    def _regions(self, section: str) -> list[str]:
+        if len(self._closed) >= _TAKEN_BACK:
+            return []
+        return [region for region in REGIONS if (section, region) not in self._closed]
+
+    def _go_together(self, first: prompt.Line, card: prompt.Line) -> bool:
+        if first.follows == "measured":
+            alike = first.text.rpartition(": ")[0] == card.text.rpartition(": ")[0]
+        else:
+            alike = not self._whole(card)
+        return alike and card.follows == first.follows
 
     @staticmethod
     def _whole(card: prompt.Line) -> bool:

@@ -30,7 +30,8 @@ def phrase(term: str) -> str:
     last, comma, first = head.partition(", ")
     head = f"{first} {last}" if comma else head  # "hernia, hiatal"
     rest = [q for q in dict.fromkeys(rest) if q and q != head]
-    if any(q.endswith("lobe") for q in rest):
+    # A lobe is the lung's; of words that the table does not know, the check asks for all.
+    if any(q.endswith("lobe") for q in rest) and f.mentions(" ".join((*rest, head))):
         rest = [q for q in rest if q != "lung"]
     nouns = [q for q in rest if q in _NOUNS]
     degrees = [q for q in rest if q in DEGREES]

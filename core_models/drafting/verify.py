@@ -122,9 +122,9 @@ def states(statement_text: str, card: Evidence) -> bool:
     own = f.concepts_of_term(card.statement)
     if not own or words:
         return words
-    sides = f.side_of(card.statement)
+    sides = f.side_of(card.statement)  # "left effusion" says half of a card of both sides
     return any(
-        r.concept in own and r.polarity != "absent" and not (sides and r.sides and not sides & r.sides)
+        r.concept in own and r.polarity != "absent" and not (sides and r.sides and not sides <= r.sides)
         for r in f.readings(bare)
     )
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from core_models.drafting import findings as f
 from core_models.drafting import prompt
-from core_models.drafting.drafter import BATCH, OWN_WORDS, Job, Omission, _quote
+from core_models.drafting.drafter import BATCH, OWN_WORDS, Job, Omission, quotes
 from core_models.drafting.evidence import Draft, Evidence, Statement
 from core_models.drafting.statements import placeholders
 from core_models.drafting.vision_language import VisionLanguage
@@ -157,7 +157,7 @@ def omissions(job: Job, sees: bool) -> list[Omission]:
     """
     cards = read(job)
     out = [Omission("image")] if sees and job.picture is not None else []
-    out += [Omission("priors")] if any(_quote(p, cards) for p in job.priors) else []
+    out += [Omission("priors")] if any(quotes(p, cards) for p in job.priors) else []
     return [*out, *(Omission("card", c.id) for c in cards)]
 
 

@@ -143,6 +143,21 @@ def test_priors_are_quoted_where_they_state_a_finding_of_the_board() -> None:
     assert statement.support == "supported"
 
 
+def test_of_a_prior_each_finding_is_quoted_once_as_it_was_found() -> None:
+    two = PriorText(
+        "P2",
+        matched=("The heart is enlarged.", "Right effusion."),
+        said=(("E2", "Mild cardiomegaly."), ("E9", "Rib fracture.")),
+    )
+    cards = (HEART, finding("E4", "Pleural Effusion/right"))
+    assert drafter.quotes(two, cards) == ("Mild cardiomegaly.", "Right effusion.")
+    assert drafter.quotes(PriorText("P3", said=(("E2", "No cardiomegaly."),)), cards) == ()
+    model = Scripted("F E1 P1 P2 heart present: The heart is enlarged.")
+    statement = events(model, cards, [two])[-1].draft.statements[0]
+    assert model.read[0].count("\nP") == 2
+    assert statement.evidence == ("E2", "P2"), "both are of one report"
+
+
 def test_a_picture_is_seen_where_the_adapter_learnt_to_see() -> None:
     model = Scripted(ENLARGED)
     assert draft_of(writer(model), picture=PICTURE).unseen[0] == drafter.COARSE
@@ -223,6 +238,47 @@ def test_a_number_that_no_cited_card_gives_cannot_be_written(digits: str) -> Non
         assert set(statements.placeholders(statement.template)) <= {"E7"}
 
 
+SMALL = finding("E4", "Pleural Effusion/left", region="pleura")
+DENIED = "F E3 pleura normal: No pleural effusion."
+
+
+def test_what_is_called_normal_where_a_card_says_otherwise_is_left_out_and_named() -> None:
+    cards = (HEART, SMALL, NORMAL)
+    done = draft([ENLARGED, (DENIED, "F E3 bones normal: No fracture.")], cards)
+    assert not any(s.text == "No pleural effusion." for s in done.statements)
+    assert [(s.text, s.support, s.note) for s in done.left_out] == [
+        ("No pleural effusion.", "contradicted", "E4 says otherwise: Pleural Effusion/left.")
+    ]
+    assert done.warnings == ("Left out, since a card says otherwise: “No pleural effusion.” (E4).",)
+    assert done.complete
+    assert [s.text for s in done.statements if s.evidence == ("E5",)] == ["No fracture."]
+    assert any(s.evidence == ("E4",) and s.support == "supported" for s in done.statements), "what the card says stands"
+
+
+def test_after_a_sentence_that_is_left_out_its_region_is_called_normal_no_more() -> None:
+    """The script insists on its line; the form gives it another region, and in the end none."""
+    done = draft([ENLARGED, DENIED], (HEART, SMALL, NORMAL))
+    assert len({s.region for s in done.left_out}) == len(done.left_out) == 3
+    assert done.warnings[0] == "Left out, since a card says otherwise: “No pleural effusion.” (E4)."
+    assert done.complete
+
+
+def test_a_normal_sentence_that_another_try_makes_right_stays() -> None:
+    done = draft([ENLARGED, (DENIED, "F E3 pleura normal: No pneumothorax.")], (HEART, SMALL, NORMAL))
+    clear = next(s for s in done.statements if s.evidence == ("E5",))
+    assert (clear.text, clear.support, clear.rewritten) == ("No pneumothorax.", "supported", "No pleural effusion.")
+    assert done.left_out == ()
+
+
+def test_one_side_does_not_state_a_card_of_both() -> None:
+    both = finding("E1", "Pleural Effusion/bilateral/small", region="pleura")
+    done = draft(["F E1 pleura present: There is a small left pleural effusion."], (both,))
+    assert [s.text for s in done.statements if s.support == "supported"] == [
+        "There is a small left pleural effusion.",
+        "Small bilateral pleural effusion.",
+    ]
+
+
 def test_a_contradicted_sentence_is_written_once_more() -> None:
     denied = "F E1 heart present: The heart is normal in size."
     heart = draft([(denied, ENLARGED)]).statements[0]
@@ -230,7 +286,7 @@ def test_a_contradicted_sentence_is_written_once_more() -> None:
     assert heart.rewritten == "The heart is normal in size."
 
 
-def test_a_sentence_that_is_refused_twice_stands_there_marked() -> None:
+def test_a_sentence_that_is_refused_each_time_stands_there_marked() -> None:
     denied = "F E1 heart present: The heart is normal in size."
     twice = ("F E1 heart present: The heart size is normal.", denied)
     heart, *others = draft([twice]).statements
@@ -310,6 +366,15 @@ def test_a_measured_card_is_written_about_once() -> None:
     again = "F E3 abdomen measured: The liver measures {E3} in volume."
     done = draft([LIVER, again, "I E3 abdomen measured: Liver volume {E3}."])
     assert [s.text for s in done.statements if s.evidence == ("E7",)] == ["The liver has a volume of 1512 ml."]
+
+
+def test_a_number_stands_only_after_its_structure_and_its_quantity() -> None:
+    density = measurement("E8", "liver: mean attenuation", 55.0, "HU")
+    swapped = "F E1 E2 abdomen measured: The liver has a volume of {E2} and a mean attenuation of {E1}."
+    liver = draft([swapped], (VOLUME, density)).statements[0]
+    assert liver.template.startswith("The liver has a volume of {E7}"), "not {E8}, as it wanted to"
+    early = draft(["F E1 abdomen measured: {E1} is the volume of the liver."], (VOLUME,)).statements
+    assert not any((s.template or "").startswith("{") for s in early)
 
 
 def test_a_draft_that_reaches_the_length_limit_is_not_complete(monkeypatch: pytest.MonkeyPatch) -> None:

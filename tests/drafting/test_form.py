@@ -53,6 +53,28 @@ def test_after_the_impression_no_finding() -> None:
     assert form.sections() == ["I"]
 
 
+def test_numbers_of_another_structure_have_a_line_of_their_own() -> None:
+    spleen = Line("abdomen", "spleen: volume", "measured")
+    form = Form((VOLUME, spleen, DENSITY))
+    assert [*form.more("F", [1], [])] == [" E3", " abdomen measured:"]
+    assert [*form.more("F", [2], [])] == [" abdomen measured:"]
+
+
+def test_a_line_taken_back_closes_its_region_for_what_is_normal() -> None:
+    form = Form((HEART, REST))
+    _used(form, "F", 1)
+    _used(form, "I", 2)
+    form.took_back("I", (2,), "lungs")
+    assert form.section == "F", "as before it"
+    assert " lungs normal:" in form.more("F", [2], [])
+    assert [*form.more("I", [2], [])] == [f" {region} normal:" for region in REGIONS if region != "lungs"]
+    for region in ("lungs", "pleura"):
+        assert 2 in form.first("F")
+        _used(form, "F", 2)
+        form.took_back("F", (2,), region)
+    assert (form.first("F"), form.first("I")) == ([1], [1]), "it was tried often enough"
+
+
 def test_a_report_ends_where_nothing_is_left_to_write() -> None:
     form = Form((VOLUME,))
     assert form.sections() == ["F"], "no number in an impression"

@@ -17,6 +17,7 @@ from tests.drafting.cards import finding, statement
         ("Cardiomegaly", "cardiomegaly"),
         ("Pleural Effusion/left/small", "small left pleural effusion"),
         ("Opacity/lung/upper lobe/right", "right upper lobe opacity"),
+        ("Blister/lung/upper lobe/right", "right lung upper lobe blister"),
         ("Opacity/lung/base/left", "left lung base opacity"),
         ("Hernia, Hiatal", "hiatal hernia"),
         ("Lung/hypoinflation", "lung hypoinflation"),

@@ -93,6 +93,18 @@ class Scene:
             model=DraftModel("small-model", "adapter-1", "abc", 7),
         )
 
+    def doubt(self) -> None:
+        """Add three sentences of the model: struck out, restored by the reader, and contradicted."""
+        state = self.store.report(self.study_id)
+        more = [
+            Statement("s4", "impression", "lungs", "Pneumothorax.", ("E2",), "unsupported", "model"),
+            Statement("s5", "impression", "bones", "Old fracture.", (), "unsupported", "model", restored=True),
+            Statement("s6", "impression", "lungs", "No nodule.", ("E2",), "contradicted", "model"),
+        ]
+        self.store.save_report(
+            self.study_id, statements=[*state.statements, *more], free_text="", base_revision=state.revision
+        )
+
     def sign(self) -> None:
         state = self.store.report(self.study_id)
         self.store.sign(self.study_id, author="Dr A", base_revision=state.revision)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
+
+from tests.store.samples import series, study
 from webapp.exports import EXPORTS
 
 
@@ -26,6 +30,33 @@ def test_report_json_holds_everything(ct):
     assert data["reasoning"] == [{"statement": "s3", "considered": ["E2"], "follows": "a nodule"}]
     assert data["model"] == {"name": "small-model", "adapter": "adapter-1", "index_digest": "abc", "seed": 7}
     assert data["state"] == {"kind": "draft", "revision": 1}
+
+
+def test_images_that_arrive_after_signing_are_in_no_export(ct):
+    def exported():
+        bundle = ct.bundle()
+        return replace(bundle, volume=None, mask=None), bundle.volume().shape, EXPORTS["json"].write(bundle)
+
+    ct.sign()
+    before = exported()
+    more = series(uid="2.25.9", seed=1)
+    larger = replace(more, volume=replace(more.volume, array=np.zeros((30, 40, 40), np.int16)))
+    ct.store.add_study(study(uid=ct.store.study(ct.study_id).uid, series=(larger,)))
+    assert len(ct.store.study(ct.study_id).series) == 2
+    assert exported() == before
+
+
+def test_what_stands_struck_out_is_marked_and_not_in_the_text(ct):
+    ct.doubt()
+    data = json.loads(EXPORTS["json"].write(ct.bundle()))
+    marks = {s["text"]: (s["support"], s["struck_out"], s["restored"]) for s in data["statements"]}
+    assert marks["Pneumothorax."] == ("unsupported", True, False)
+    assert marks["Old fracture."] == ("unsupported", False, True)
+    assert marks["No nodule."] == ("contradicted", False, False)
+    assert marks["Lung nodule."] == ("unsupported", False, False), "the reader's own words are not struck"
+    left = [text for text, (_, struck, _) in marks.items() if not struck]
+    assert all(text in data["text"] for text in left)
+    assert "Pneumothorax" not in data["text"]
 
 
 def test_a_signed_report_exports_what_was_signed(ct):

@@ -48,6 +48,14 @@ def test_a_draft_says_so_and_holds_everything(ct, text_of):
     assert "Signed" not in text
 
 
+def test_what_stands_struck_out_is_not_printed(ct, text_of):
+    ct.doubt()
+    text = text_of(ct.bundle())
+    assert "Pneumothorax" not in text
+    assert "Old fracture. [unsupported]" in text, "the reader restored it"
+    assert "No nodule. [E2; contradicted]" in text
+
+
 def test_a_signed_report_has_no_draft_mark_and_names_the_reader(ct, text_of):
     ct.sign()
     text = text_of(ct.bundle())

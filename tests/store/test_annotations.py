@@ -90,7 +90,7 @@ def test_a_database_of_before_gains_the_tables_and_keeps_its_segments(tmp_path):
     store = Store(settings_in(tmp_path))
     study_id = store.add_study(study())
     segment = add_segment(store, study_id)
-    store._db.migrate("0004")
+    store._db.migrate("0005")
     assert "annotations" not in sa.inspect(store._db.engine).get_table_names()
     store.close()
     again = Store(settings_in(tmp_path))

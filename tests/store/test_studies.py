@@ -52,6 +52,39 @@ def test_the_same_upload_twice_is_one_study(store):
     assert [s.uid for s in store.study(first).series] == ["1.2.3.1", "1.2.3.2"]
 
 
+def test_what_an_upload_brought_is_taken_back_and_what_was_here_stays(store):
+    first = store.take_in(study())
+    assert (first.new, len(first.series)) == (True, 1)
+    more = store.take_in(study(series=(series(), series(uid="1.2.3.2", seed=1))))
+    assert (more.study_id, more.new, len(more.series)) == (first.study_id, False, 1)
+    store.volume(more.series[0])
+    store.take_back(more)
+    assert [s.id for s in store.study(first.study_id).series] == list(first.series)
+    assert [p.name for p in (store._files.root / first.study_id).iterdir()] == list(first.series)
+    with pytest.raises(NotFound):
+        store.volume(more.series[0])
+    store.take_back(first)
+    assert store.studies() == ()
+
+
+def test_a_series_that_comes_to_a_signed_study_is_marked_and_what_was_signed_stays(store):
+    study_id = store.add_study(study())
+    store.save_report(study_id, statements=[statement()], free_text="", base_revision=0)
+    more = series(uid="1.2.3.2", seed=1)
+    assert not store.take_in(study(series=(more,))).signed
+    signed = store.sign(study_id, author="Dr A", base_revision=store.report(study_id).revision)
+    report = store.report(study_id)
+    late = store.take_in(study(series=(series(uid="1.2.3.3", seed=2),)))
+    assert (late.study_id, late.signed) == (study_id, True)
+    assert [(s.uid, s.after_signing) for s in store.study(study_id).series] == [
+        ("1.2.3.1", False),
+        ("1.2.3.2", False),
+        ("1.2.3.3", True),
+    ]
+    assert store.versions(study_id)[-1] == signed
+    assert store.report(study_id) == report
+
+
 def test_the_same_series_with_other_voxels_is_a_conflict(store):
     study_id = store.add_study(study())
     with pytest.raises(Conflict):

@@ -326,6 +326,21 @@ def test_the_search_for_priors_gets_what_was_seen_of_a_frontal_image(room: Room,
     assert room.search.asked[-1][1]["image"] is None, "what the gate does not let through is not compared"
 
 
+def test_what_arrives_after_signing_is_not_compared_for_the_signed_report(room: Room, study: dict[str, Any]) -> None:
+    room.eyes.quality = LATERAL
+    room.eyes.embedding = np.array([0.6, 0.8], np.float32)
+    room.read(study)
+    store = room.services.store
+    store.save_report(study["id"], statements=(), free_text="Read.", base_revision=0)
+    store.sign(study["id"], author="Dr A", base_revision=store.report(study["id"]).revision)
+    room.eyes.quality = FRONTAL
+    late = room.radiograph(SeriesInstanceUID="2.25.5003")
+    assert late["id"] == study["id"]
+    assert len(late["series"]) == 2
+    room.read(late)
+    assert room.services.eyes.embedding(study["id"]) is None
+
+
 # ---- anatomy -------------------------------------------------------------------------------------------------------
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 import pytest
 import sqlalchemy as sa
 
+from core_models.errors import Cancelled
 from tests.builders import ct_files, edited
 from tests.webapp.conftest import Room
 from webapp import uploads
+from webapp.routes.intake import SIGNED
+from webapp.routes.shapes import AFTER_SIGNING
 from webapp.store import schema
 
 
@@ -138,6 +142,88 @@ def test_a_cancelled_upload_stores_nothing(room: Room) -> None:
     assert job["state"] == "cancelled"
     assert room.get("/api/studies") == []
     assert _incoming(room) == []
+
+
+def test_cancelled_while_the_last_study_is_stored_leaves_what_was_here_before(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"StudyInstanceUID": "2.25.77"}
+    kept = room.study(n=3, SeriesInstanceUID="2.25.78", **own)
+    take_in = room.services.store.take_in
+
+    def stopped(study):
+        taken = take_in(study)
+        for job in list(room.services.jobs._jobs.values()):
+            job.cancel.set()
+        return taken
+
+    monkeypatch.setattr(room.services.store, "take_in", stopped)
+    job = room.upload(*ct_files(n=3, SeriesInstanceUID="2.25.79", **own))
+    assert (job["state"], job["result"]) == ("cancelled", None)
+    assert room.get(f"/api/studies/{kept['id']}") == kept
+    job = room.upload(*ct_files(n=3, StudyInstanceUID="2.25.87", SeriesInstanceUID="2.25.88"))
+    assert job["state"] == "cancelled"
+    assert [s["id"] for s in room.get("/api/studies")] == [kept["id"]]
+    assert [p.name for p in room.settings.studies.iterdir()] == [kept["id"]]
+    assert _incoming(room) == []
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["while sending", "after sending"])
+def test_a_sender_who_is_gone_leaves_nothing(room: Room, whole: bool) -> None:
+    start = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n' + ct_files(n=1)[0]
+    messages = [{"type": "http.request", "body": start, "more_body": True}]
+    if whole:
+        messages.append({"type": "http.request", "body": b"\r\n--x--\r\n", "more_body": False})
+    answers: list[dict] = []
+
+    async def receive() -> dict:
+        return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+    async def send(message: dict) -> None:
+        answers.append(message)
+
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"multipart/form-data; boundary=x")]
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/api/upload",
+        "raw_path": b"/api/upload",
+        "query_string": b"",
+        "root_path": "",
+        "headers": headers,
+        "client": ("127.0.0.1", 5),
+        "server": ("127.0.0.1", 7860),
+    }
+    asyncio.run(room.client.app(scope, receive, send))
+    assert answers[0]["status"] == Cancelled.status
+    assert list(room.services.jobs._jobs) == []
+    assert room.get("/api/studies") == []
+    assert _incoming(room) == []
+
+
+def test_a_series_for_a_signed_study_is_said_to_be_in_no_report(room: Room) -> None:
+    own = {"StudyInstanceUID": "2.25.77"}
+    study = room.study(n=3, SeriesInstanceUID="2.25.78", **own)
+    path = f"/api/studies/{study['id']}"
+    room.client.put(f"{path}/report", json={"revision": 0, "statements": [], "free_text": "Normal."})
+    again = room.upload(*ct_files(n=3, SeriesInstanceUID="2.25.78", **own))
+    assert again["result"] == {"studies": [study["id"]], "sentence": ""}
+    cards = {card["id"]: card["status"] for card in room.get(f"{path}/evidence")}
+    revision = room.get(f"{path}/report")["revision"]
+    body = {"author": "Dr A", "revision": revision, "cards": cards}
+    assert room.client.post(f"{path}/sign", json=body).status_code == 200
+    signed, report = room.get(f"{path}/versions"), room.get(f"{path}/report")
+    again = room.upload(*ct_files(n=3, SeriesInstanceUID="2.25.78", **own))
+    assert again["result"]["sentence"] == "", "nothing arrived that was not here"
+    job = room.upload(*ct_files(n=4, SeriesInstanceUID="2.25.79", **own))
+    assert job["result"] == {"studies": [study["id"]], "sentence": SIGNED}
+    first, late = room.get(path)["series"]
+    assert first == study["series"][0]
+    assert late["receipt"]["notes"][-1] == {"level": "warning", "text": AFTER_SIGNING}
+    assert (room.get(f"{path}/versions"), room.get(f"{path}/report")) == (signed, report)
 
 
 def test_demo_scans_are_listed_and_open_with_one_request(room: Room) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,41 @@ def _until(page: Any, condition: Any) -> None:
     pytest.fail("the condition never came true")
 
 
+def test_a_prior_shows_the_sentence_it_was_chosen_for_under_a_tag_in_its_colour(served: Served, page: Any) -> None:
+    study = served.add(patient="RR-P", StudyInstanceUID="2.25.987", SeriesInstanceUID="2.25.988")
+    served.services.board.add_finding(study, "Cardiomegaly")
+    nearest = "Cough and fever were reported."
+    says = {"supports": "The heart is enlarged.", "contradicts": "The heart is normal in size."}
+    hits = (prior(n, f"{nearest} {text}") for n, text in enumerate(says.values(), 1))
+    served.search.hits = tuple(replace(hit, matched=(nearest,)) for hit in hits)
+    _open(page, served, study)
+    page.click("text=Find similar reports")
+    page.wait_for_selector("[data-card='P2']")
+    colour = "e => getComputedStyle(e).color"
+    for card, (stance, text) in zip(("P1", "P2"), says.items(), strict=True):
+        assert page.inner_text(f"[data-card='{card}'] .rp-text") == text
+        tag = page.locator(f"[data-card='{card}'] .rp-flag")
+        assert tag.inner_text() == f"{stance} E1"
+        assert tag.get_attribute("title") == f"E1: “{text}”"
+        red, green, _ = map(int, tag.evaluate(colour).removeprefix("rgb(").removesuffix(")").split(","))
+        assert (green > red) == (stance == "supports")
+
+
+def test_a_prior_that_speaks_of_another_card_than_it_shows_quotes_that_too(served: Served, page: Any) -> None:
+    study = served.add(patient="RR-Q", StudyInstanceUID="2.25.989", SeriesInstanceUID="2.25.990")
+    for term in ("Cardiomegaly", "Nodule"):
+        served.services.board.add_finding(study, term)
+    served.search.hits = (prior(1, "The heart is enlarged. There is a nodule in the left lung."),)
+    _open(page, served, study)
+    page.click("text=Find similar reports")
+    tag = page.locator("[data-card='P1'] .rp-flag")
+    tag.wait_for()
+    assert tag.inner_text() == "supports E1, E2"
+    page.click("[data-card='E1'] button[title='Reject']")
+    page.wait_for_selector("[data-card='E1'].rejected")
+    assert tag.inner_text() == "supports E2: “There is a nodule in the left lung.”"
+
+
 def test_an_upload_opens_its_study_and_a_bad_one_is_a_toast(served: Served, page: Any, tmp_path: Path) -> None:
     bad = tmp_path / "notes.txt"
     bad.write_text("not a scan")
@@ -233,6 +269,59 @@ def test_an_upload_opens_its_study_and_a_bad_one_is_a_toast(served: Served, page
     page.set_input_files("input[aria-label='Scan files']", [str(p) for p in paths])
     page.wait_for_selector(".rr-reading-open .rp-badge")
     page.wait_for_function("document.querySelector('.rp-badge').textContent.includes('6')")
+
+
+def test_a_series_that_comes_to_a_signed_study_is_said_to_be_in_no_report(
+    served: Served, page: Any, tmp_path: Path
+) -> None:
+    study = served.add(patient="RR-Z", StudyInstanceUID="2.25.997", SeriesInstanceUID="2.25.998")
+    served.services.store.save_report(study, statements=(), free_text="Read.", base_revision=0)
+    served.services.store.sign(study, author="Dr. Able", base_revision=1)
+    paths = []
+    for n, data in enumerate(ct_files(n=6, patient="RR-Z", StudyInstanceUID="2.25.997", SeriesInstanceUID="2.25.999")):
+        paths.append(tmp_path / f"{n}.dcm")
+        paths[-1].write_bytes(data)
+    page.set_input_files("input[aria-label='Scan files']", [str(p) for p in paths])
+    assert "report stays as it was" in page.wait_for_selector(".rp-toast.warning").inner_text()
+    page.wait_for_selector(".rp-addenda .rp-note:has-text('1 series arrived after signing')")
+    assert "Dr. Able" in page.inner_text(".rp-signed")
+    page.click(".rp-series .rp-line:has(.rp-warn)")
+    page.wait_for_selector(".rp-receipt .rp-note:has-text('arrived after the report was signed')")
+    assert page.locator(".rp-badge.warned").is_visible()
+
+
+@pytest.mark.parametrize("leave", ["another page", "closed"])
+def test_leaving_the_page_stops_its_upload(
+    served: Served, browser: Any, page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leave: str
+) -> None:
+    (path := tmp_path / "scan").write_bytes(ct_files(n=1, StudyInstanceUID="2.25.995", SeriesInstanceUID="2.25.996")[0])
+    services, started = served.services, threading.Event()
+    before, read, jobs = services.store.studies(), services.read_scan, dict(services.jobs._jobs)
+
+    def slow(files: Any, *, progress: Any, cancelled: Any) -> Any:
+        started.set()
+        for _ in range(2000):
+            if cancelled():
+                break
+            threading.Event().wait(0.01)
+        return read(files, progress=progress, cancelled=cancelled)
+
+    monkeypatch.setitem(vars(services), "read_scan", slow)
+    tab = page.context.new_page()
+    tab.goto(served.address)
+    tab.wait_for_selector(".rp-demo")
+    tab.set_input_files("input[aria-label='Scan files']", str(path))
+    tab.wait_for_selector(".rp-upload:has-text('Reading')")
+    assert started.wait(20)
+    (job,) = (job for name, job in services.jobs._jobs.items() if name not in jobs)
+    if leave == "closed":
+        tab.close(run_before_unload=True)
+    else:
+        tab.goto("about:blank")
+    _until(page, job.finished.is_set)
+    assert job.state == "cancelled"
+    assert services.store.studies() == before
+    assert list((services.settings.home / "incoming").iterdir()) == []
 
 
 def test_a_segment_is_listed_measured_and_drawn_in_3d(served: Served, page: Any) -> None:

@@ -15,7 +15,7 @@ from retrieval.search import Searcher
 from tests.retrieval.conftest import WordEncoder, ids_of, report
 from tests.webapp.conftest import Room
 from tests.webapp.fakes import FakeSearch, prior, statement
-from webapp.priors import COMMON, CONSIDERED, Priors
+from webapp.priors import COMMON, CONSIDERED, INDICATION_ALONE, Priors
 from webapp.store import PriorRow
 
 
@@ -63,6 +63,39 @@ def test_as_many_as_are_of_use_with_what_they_say_and_the_store_keeps_it(room: R
     assert search.asked[0][1]["k"] == CONSIDERED
 
 
+def test_the_card_shows_the_sentence_that_supports_or_contradicts_and_not_the_nearest(room: Room, study: str) -> None:
+    room.services.board.add_finding(study, "Cardiomegaly")
+    nearest = "Cough and fever were reported."
+    hits = [
+        replace(prior(1, f"{nearest} The heart is enlarged."), matched=(nearest,)),
+        replace(prior(2, f"{nearest} The heart is normal in size."), matched=(nearest,)),
+    ]
+    priors, _ = over(room, *hits)
+    rows = priors.find(study).rows
+    assert [row.evidence.statement for row in rows] == ["The heart is enlarged.", "The heart is normal in size."]
+    assert [row.prior.matched for row in rows] == [(nearest,), (nearest,)]
+
+
+def test_without_a_finding_on_the_board_the_card_shows_the_nearest_sentence(room: Room, study: str) -> None:
+    nearest = "Cough and fever were reported."
+    priors, _ = over(room, replace(prior(1, f"The heart is enlarged. {nearest}"), matched=(nearest,)))
+    (row,) = priors.find(study).rows
+    assert row.evidence.statement == nearest
+
+
+def test_a_prior_that_stays_on_the_board_shows_what_it_says_of_the_board_now(room: Room, study: str) -> None:
+    room.services.board.add_finding(study, "Cardiomegaly")
+    priors, _ = over(room, prior(1, "The heart is enlarged. There is a nodule in the left lung."))
+    (row,) = priors.find(study).rows
+    room.services.board.set_status(study, row.evidence.id, "accepted")
+    room.services.board.set_status(study, "E1", "rejected")
+    nodule = room.services.board.add_finding(study, "Nodule")
+    (again,) = priors.find(study).rows
+    assert (again.evidence.id, again.evidence.status) == (row.evidence.id, "accepted")
+    assert again.prior.said == ((nodule.id, again.evidence.statement),)
+    assert again.evidence.statement == "There is a nodule in the left lung."
+
+
 def test_a_rejected_finding_is_neither_searched_with_nor_spoken_about(room: Room, study: str) -> None:
     card = room.services.board.add_finding(study, "Pleural Effusion")
     room.services.board.add_finding(study, "Cardiomegaly")
@@ -90,6 +123,31 @@ def test_a_near_report_that_states_nothing_of_the_board_is_said_to_be_no_precede
     found = priors.find(study)
     assert [row.prior.close for row in found.rows] == [False]
     assert found.sentence == choice.NONE_STATES
+
+
+def test_found_by_the_indication_alone_is_said_to_be_no_closer_than_chance(room: Room, study: str) -> None:
+    priors = built(room, ["The heart is enlarged.", "Cough for weeks.", "A nodule."], modality="CT")
+    room.services.store.set_indication(study, "Cough for weeks")
+    found = priors.find(study)
+    assert [row.prior.close for row in found.rows] == [True]
+    assert found.sentence == INDICATION_ALONE
+    card = room.services.board.add_finding(study, "Cardiomegaly")
+    room.services.board.set_status(study, card.id, "rejected")
+    assert priors.find(study).sentence == INDICATION_ALONE, "a rejected finding is not searched with"
+    room.services.board.set_status(study, card.id, "accepted")
+    assert INDICATION_ALONE not in priors.find(study).sentence
+
+
+@pytest.mark.parametrize(
+    ("found_by", "close"), [((("text", 2, 0.5), ("image to report", 1, 0.4)), True), ((("text", 1, 0.2),), False)]
+)
+def test_an_image_that_found_too_or_a_prior_that_is_not_close_needs_no_such_warning(
+    room: Room, study: str, found_by: Any, close: bool
+) -> None:
+    priors, _ = over(room, replace(prior(1, "Clear lungs."), found_by=found_by, close=close))
+    found = priors.find(study)
+    assert len(found.rows) == 1
+    assert found.sentence == ""
 
 
 def test_the_patient_s_earlier_report_is_asked_for_by_key_and_day(room: Room, study: str) -> None:

@@ -13,6 +13,7 @@ from core_models.segmentation.engine import Mask
 from core_models.study.study import Receipt
 from core_models.study.volume import Volume
 from webapp.board import bound
+from webapp.report import struck_out
 from webapp.store import AnnotationRow, PriorRow, ReportState, SegmentRow, SeriesRow, Store, StudyRow, Version
 
 RESEARCH_USE = "Research use, not a medical device."
@@ -23,6 +24,7 @@ class ReportBundle:
     """Everything of one study that an export may need; voxels and masks are read only when asked for.
 
     Attributes:
+        study: of a signed one only the series that were there at signing.
         series: the series that the segments and measurements lie on (the one with most of them; without any the
             largest).
         report: the working report, or for a signed study its last version (with addenda).
@@ -74,6 +76,11 @@ class ReportBundle:
         """The statements of "findings" or "impression"."""
         return tuple(s for s in self.report.statements if s.section == name)
 
+    def meant(self) -> ReportBundle:
+        """The same without the statements that stand struck out: what signing would freeze."""
+        statements = tuple(s for s in self.report.statements if not struck_out(s))
+        return replace(self, report=replace(self.report, statements=statements))
+
 
 def collect(store: Store, study_id: str, *, series_id: str = "", version: int | None = None) -> ReportBundle:
     """Read a study for export.
@@ -93,6 +100,9 @@ def collect(store: Store, study_id: str, *, series_id: str = "", version: int | 
         report = store.version(study_id, version)
     elif state.signed_version is not None:
         report = store.versions(study_id)[-1]
+    if state.signed_version is not None:  # what arrived afterwards is no part of what was signed
+        study = replace(study, series=tuple(s for s in study.series if not s.after_signing))
+        segments = tuple(s for s in segments if s.series_id in {one.id for one in study.series})
     signature = None
     if state.signed_version is not None and isinstance(report, Version) and report.kind != "draft":
         signature = store.version(study_id, state.signed_version)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import re
 import uuid
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +15,6 @@ from core_models.drafting.evidence import Evidence
 from core_models.errors import Refused
 from webapp.exports import pdf
 from webapp.exports.bundle import ReportBundle
-from webapp.report import struck_out
 from webapp.store import Version, report_text
 
 Json = dict[str, Any]
@@ -27,7 +25,7 @@ DIAGNOSTIC_IMAGING = {"system": "http://loinc.org", "code": "18748-4", "display"
 
 def available(bundle: ReportBundle) -> str:
     """Why there can be no FHIR report, in a sentence; "" when there can be."""
-    if not report_text(_meant(bundle).report).strip():
+    if not report_text(bundle.meant().report).strip():
         return "The report is still empty: draft or write it before exporting."
     return ""
 
@@ -40,8 +38,8 @@ def write(bundle: ReportBundle) -> bytes:
 
 
 def build(bundle: ReportBundle) -> Bundle:
-    """A collection; rejected cards are left out, priors are other patients' and are left out too."""
-    bundle = _meant(bundle)
+    """A collection; struck statements and rejected cards are left out, priors are other patients' and are too."""
+    bundle = bundle.meant()
     study = bundle.study
     cards = [e for e in bundle.evidence if e.kind == "measurement" and e.value is not None and e.status != "rejected"]
     url = {name: _url(study.id, name) for name in ("patient", "imaging", "report", *(e.id for e in cards))}
@@ -62,12 +60,6 @@ def build(bundle: ReportBundle) -> Bundle:
             "entry": [{"fullUrl": url[name], "resource": resource} for name, resource in resources],
         }
     )
-
-
-def _meant(bundle: ReportBundle) -> ReportBundle:
-    """Without the statements that stand struck out: a FHIR text cannot say so of one of its sentences."""
-    statements = tuple(s for s in bundle.report.statements if not struck_out(s))
-    return replace(bundle, report=replace(bundle.report, statements=statements))
 
 
 def _url(study_id: str, name: str) -> str:

@@ -1,4 +1,8 @@
-"""The whole report as data: report.json with study, receipt, segments, evidence, priors, statements and reasoning."""
+"""The whole report as data: report.json with study, receipt, segments, evidence, priors, statements and reasoning.
+
+A statement with `struck_out` is no part of the report: the check found no support and the reader did not restore it.
+It is among the statements, so that what a model wrote can be traced, and not in `text`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from webapp.exports.bundle import ReportBundle
+from webapp.report import struck_out
 from webapp.store import SegmentRow, Version, report_text
 
 Json = dict[str, Any]
@@ -78,12 +83,14 @@ def content(bundle: ReportBundle) -> Json:
                 "support": s.support,
                 "origin": s.origin,
                 "note": s.note,
+                "struck_out": struck_out(s),
+                "restored": s.restored,
                 "stale": s.stale,
             }
             for s in report.statements
         ],
         "free_text": report.free_text,
-        "text": report_text(report),
+        "text": report_text(bundle.meant().report),
         "reasoning": [
             {"statement": s.id, "considered": list(s.step.considered), "follows": s.step.follows}
             for s in report.statements

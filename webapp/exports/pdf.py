@@ -87,7 +87,8 @@ def _styles() -> dict[str, ParagraphStyle]:
 
 
 def write(bundle: ReportBundle) -> bytes:
-    """The report as PDF (A4)."""
+    """The report as PDF (A4), without the statements that stand struck out."""
+    bundle = bundle.meant()
     text, styles, buffer = _Text(), _styles(), io.BytesIO()
     story = [
         Paragraph("Radiology report", styles["title"]),

@@ -15,8 +15,13 @@ from webapp import uploads
 from webapp.jobs import Progress, Stopped
 from webapp.routes.services import services_of
 from webapp.service import Services
+from webapp.store import Intake
 
 router = APIRouter(prefix="/api")
+SIGNED = (
+    "A study of this upload is signed: its report stays as it was and says nothing of the images that arrived now. "
+    "Write an addendum if it should."
+)
 
 
 @router.post("/upload")
@@ -25,6 +30,8 @@ async def upload(request: Request) -> dict:
     folder = uploads.private_folder(services.settings.home)
     try:
         files = await uploads.receive(request.headers.get("content-type", ""), request.stream(), folder)
+        if await request.is_disconnected():  # nobody would learn the job's id, so nobody could stop it
+            raise ClientDisconnect
     except BaseException as error:
         await run_in_threadpool(uploads.discard, folder)
         if isinstance(error, Refused):
@@ -69,32 +76,37 @@ def job_cancel(job_id: str, request: Request) -> dict:
 def read_into_store(
     services: Services, files: Sequence[Path], progress: Progress, cancelled: Stopped, title: str = ""
 ) -> dict:
-    """Read every study of the files, then store them; a refused or cancelled upload leaves no study that it brought.
+    """Read every study of the files, then store them; a refused or cancelled upload leaves nothing that it brought.
 
     Args:
         title: described so where a scan's header says nothing of the patient or the date.
+
+    Returns:
+        the studies' ids, and a sentence where a signed one gained images ("" otherwise).
     """
-    ids: list[str] = []
-    brought: list[str] = []
+    stored: list[Intake] = []
     try:
         studies = services.read_scan(files, progress=progress, cancelled=cancelled)
         for n, study in enumerate(studies):
-            if cancelled():
-                raise Cancelled("The upload was stopped; nothing was stored.")
+            _go_on(cancelled)
             progress(n, len(studies), "Storing")
             if title and not (study.patient.name or study.patient.id or study.date):
                 study = replace(study, description=title)
-            present = {row.id for row in services.store.studies()}
-            ids.append(services.store.add_study(study))
-            if ids[-1] not in present:
-                brought.append(ids[-1])
+            stored.append(services.store.take_in(study))
+        _go_on(cancelled)  # who left while the last one was stored wanted none of it
     except Exception as error:
-        for study_id in brought:
-            services.store.delete_study(study_id)
+        for intake in stored:
+            services.store.take_back(intake)
         if not isinstance(error, Cancelled):
             _audit_refusal(services, error)
         raise
-    return {"studies": ids}
+    added = any(intake.signed and intake.series for intake in stored)
+    return {"studies": [intake.study_id for intake in stored], "sentence": SIGNED if added else ""}
+
+
+def _go_on(cancelled: Stopped) -> None:
+    if cancelled():
+        raise Cancelled("The upload was stopped; nothing was stored.")
 
 
 def _audit_refusal(services: Services, error: Exception) -> None:

@@ -9,11 +9,14 @@ from core_models.drafting.evidence import Evidence, Statement
 from webapp.store import AnnotationRow, PriorRow, ReportState, SegmentRow, SeriesRow, StudyRow, Version
 
 Json = dict[str, Any]
+AFTER_SIGNING = "This series arrived after the report was signed: the signed report says nothing of it."
 
 
 def series(row: SeriesRow) -> Json:
     out = asdict(row)
     out["spacing"] = list(row.receipt.spacing) if row.receipt.spacing else None
+    if row.after_signing:
+        out["receipt"]["notes"] = [*out["receipt"]["notes"], {"level": "warning", "text": AFTER_SIGNING}]
     return out
 
 

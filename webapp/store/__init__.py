@@ -4,6 +4,7 @@ from webapp.store.diff import diff, report_text
 from webapp.store.rows import (
     Addendum,
     AnnotationRow,
+    Intake,
     OutboxRow,
     PriorRow,
     ReportState,
@@ -17,6 +18,7 @@ from webapp.store.store import Store
 __all__ = [
     "Addendum",
     "AnnotationRow",
+    "Intake",
     "OutboxRow",
     "PriorRow",
     "ReportState",

@@ -129,10 +129,10 @@ class EvidenceBoard(Base):
             self._changeable(c, study_id)
             statements = c.scalar(sa.select(schema.reports.c.statements).where(schema.reports.c.study_id == study_id))
             cited = {e for s in statements for e in s["evidence"]}
-            kept: dict[str, str] = {}  # report → its card
+            kept: dict[str, Evidence] = {}  # report → its card
             for row in self._priors(c, study_id):
                 if row.evidence.status == "accepted" or row.evidence.id in cited:
-                    kept[row.prior.report.id] = row.evidence.id
+                    kept[row.prior.report.id] = row.evidence
                 else:
                     c.execute(schema.evidence.delete().where(t.study_id == study_id, t.id == row.evidence.id))
             for card, prior in priors:
@@ -140,9 +140,10 @@ class EvidenceBoard(Base):
                     raise Refused("Only prior reports can be stored as priors.")
                 held = kept.get(prior.report.id)
                 if held is None:
-                    kept[prior.report.id] = self._add_card(c, study_id, replace(card, id=""), prior).id
+                    kept[prior.report.id] = self._add_card(c, study_id, replace(card, id=""), prior)
                 else:  # what it says of the board may have changed
-                    self._update(c, study_id, held, prior=encoding.prior_json(prior))
+                    told = encoding.evidence_json(_checked(replace(held, statement=card.statement)))
+                    self._update(c, study_id, held.id, card=told, prior=encoding.prior_json(prior))
             return self._priors(c, study_id)
 
 

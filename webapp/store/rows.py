@@ -25,6 +25,7 @@ class SeriesRow:
         affine: 4 rows of 4, index (i, j, k, 1) → LPS mm.
         has_sources: the original DICOM files are kept, so DICOM exports are possible.
         view: of a projection, "PA", "AP" or "LATERAL"; "" where it is not known.
+        after_signing: it came when the study's report was signed already, so that the report says nothing of it.
     """
 
     id: str
@@ -42,6 +43,7 @@ class SeriesRow:
     receipt: Receipt
     has_sources: bool
     view: str = ""
+    after_signing: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,21 @@ class StudyRow:
     indication: str
     notes: tuple[Note, ...]
     series: tuple[SeriesRow, ...]
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What one upload brought into a study.
+
+    Attributes:
+        new: the study is; `series`: ids of those that are new.
+        signed: the study's report was signed before.
+    """
+
+    study_id: str
+    new: bool
+    series: tuple[str, ...]
+    signed: bool = False
 
 
 @dataclass(frozen=True)

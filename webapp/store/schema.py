@@ -71,6 +71,7 @@ series = sa.Table(
     sa.Column("receipt", sa.JSON, nullable=False),
     sa.Column("sources", sa.Integer, nullable=False),
     sa.Column("view", sa.Text, nullable=False, server_default=""),
+    sa.Column("after_signing", sa.Boolean, nullable=False, server_default=sa.false()),  # it came to a signed study
 )
 
 segments = sa.Table(

@@ -17,7 +17,7 @@ from core_models.study.volume import Volume
 from webapp.store import encoding, schema
 from webapp.store.base import Base, limited, new_id, now
 from webapp.store.encoding import plain
-from webapp.store.rows import SeriesRow, StudyRow
+from webapp.store.rows import Intake, SeriesRow, StudyRow
 
 VOLUMES_HELD = 4
 MAX_INDICATION = 20_000
@@ -33,9 +33,14 @@ class Studies(Base):
         self._intake_lock = threading.Lock()
 
     def add_study(self, study: Study) -> str:
-        """Store a study whole, or nothing of it, and return its id.
+        """`take_in`, of which only the study's id is wanted."""
+        return self.take_in(study).study_id
 
-        A study that is here already (same StudyInstanceUID) keeps its id and gains the series that are new.
+    def take_in(self, study: Study) -> Intake:
+        """Store a study whole, or nothing of it.
+
+        A study that is here already (same StudyInstanceUID) keeps its id and gains the series that are new; where its
+        report is signed, they are marked as `after_signing`.
 
         Raises:
             Refused: the same study holds another patient, or it has no series.
@@ -61,9 +66,11 @@ class Studies(Base):
                         c.execute(schema.reports.insert().values(**_empty_report(study_id)))
                     else:
                         self._study(c, study_id, lock=True)
+                    state = sa.select(schema.reports.c.state).where(schema.reports.c.study_id == study_id)
+                    signed = c.scalar(state) == "signed"
                     start = self._series_count(c, study_id)
                     for n, (series_id, (series, digest)) in enumerate(zip(ids, new, strict=True), start):
-                        values = _series_values(study_id, series_id, n, series, digest)
+                        values = _series_values(study_id, series_id, n, series, digest) | {"after_signing": signed}
                         c.execute(schema.series.insert().values(**values))
                     if new:
                         self._audit(c, "upload", study_id, f"{len(new)} series")
@@ -75,7 +82,21 @@ class Studies(Base):
                 if isinstance(e, IntegrityError):
                     raise Busy("The same study is being uploaded elsewhere: try again in a moment.") from e
                 raise
-        return study_id
+        return Intake(study_id, known is None, tuple(ids), signed)
+
+    def take_back(self, intake: Intake) -> None:
+        """Remove what an intake brought, and nothing that was here before it."""
+        if intake.new:
+            self.delete_study(intake.study_id)
+            return
+        with self._db.write() as c:
+            t = schema.series.c
+            c.execute(schema.series.delete().where(t.study_id == intake.study_id, t.id.in_(intake.series)))
+            self._audit(c, "upload taken back", intake.study_id, f"{len(intake.series)} series")
+        with self._volumes_lock:
+            self._volumes.clear()
+        for series_id in intake.series:
+            self._files.drop_series(intake.study_id, series_id)
 
     def _known(self, c: sa.Connection, study: Study) -> str | None:
         """The id of the same study if it is here.  Raises Refused when it is another patient's."""
@@ -323,6 +344,7 @@ def _series_row(r: sa.Row) -> SeriesRow:
         receipt=encoding.receipt(r.receipt),
         has_sources=r.sources > 0,
         view=r.view,
+        after_signing=r.after_signing,
     )
 
 

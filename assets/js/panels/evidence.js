@@ -166,8 +166,8 @@ export function mount(element) {
           {},
           h('span', {}, prior ? `${prior.source} ${prior.id}` : card.source),
           prior && Number.isFinite(card.score) ? h('span', { title: card.found ? `Found by ${card.found}` : null }, `similarity ${card.score.toFixed(2)}`) : null,
-          prior ? prior.terms.slice(0, 4).map((t) => h('span.rp-term', {}, t)) : null,
           prior ? tags(card, prior) : null,
+          prior ? prior.terms.slice(0, 4).map((t) => h('span.rp-term', {}, t)) : null,
         ),
         prior ? details(card, prior) : null,
       ),
@@ -195,11 +195,14 @@ export function mount(element) {
   function tags(card, report) {
     const said = about(card);
     const short = (text) => (text.length > QUOTED ? `${text.slice(0, QUOTED - 1)}…` : text);
+    // The card shows the first of these sentences, cut where it is long; while that card stands, a name is enough.
+    const stands = (sentence) => sentence.startsWith(card.statement.replace(/…$/, ''));
+    const quote = said.length && !stands(said[0][1]) ? `: “${short(said[0][1])}”` : '';
     const whole = said.map(([id, sentence]) => `${id}: “${sentence}”`).join('\n');
     return [
       card.close === false ? h('span.rp-flag', { title: 'No precedent is close. This is the nearest report; the draft does not read it.' }, 'not close') : null,
       card.same_patient ? h('span.rp-flag', {}, 'earlier report of this patient') : null,
-      said.length ? h(`span.rp-flag.${card.stance === 'contradicts' ? 'contradicted' : 'supported'}`, { title: whole }, `${says(card)}: “${short(said[0][1])}”`) : null,
+      said.length ? h(`span.rp-flag.${card.stance === 'contradicts' ? 'contradicted' : 'supported'}`, { title: whole }, `${says(card)}${quote}`) : null,
       report.flags?.includes(INSTRUCTION) ? h('span.rp-flag.warning', { title: 'It is quoted as data and never followed.' }, 'talks to a model: quoted, not followed') : null,
     ];
   }

@@ -1,6 +1,6 @@
 // The working report in → an editor whose every row saves itself; drafts stream in below what the reader wrote.
 
-import { api, emit, on } from '/static/js/bus.js';
+import { api, emit, on, state } from '/static/js/bus.js';
 import { reportText, spans, steps } from './diff.js';
 import { debounce, fill, h } from './dom.js';
 import { stop, stream } from './draft.js';
@@ -542,9 +542,12 @@ class Report {
     const signed = versions.find((v) => v.kind === 'signed');
     const addenda = versions.at(-1)?.addenda || [];
     const when = (t) => new Date(t).toLocaleString();
+    const late = (state.study?.series || []).filter((series) => series.after_signing).length;
+    const arrived = late === 1 ? '1 series arrived after signing: this report says nothing of it.' : `${late} series arrived after signing: this report says nothing of them.`;
     fill(
       this.addenda,
       signed ? h('p.rp-signed', {}, `Signed by ${signed.author}, ${when(signed.created_at)}`) : null,
+      signed && late ? h('p.rp-note.warning', {}, arrived) : null,
       addenda.map((a) => h('div.rp-addendum', {}, h('h4', {}, `Addendum, ${a.author}, ${when(a.created_at)}`), h('p', {}, a.text))),
     );
   }

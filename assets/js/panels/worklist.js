@@ -126,19 +126,17 @@ export function mount(element) {
     const bar = h('progress', { max: 1, value: 0, 'aria-label': 'Progress' });
     const label = h('span', { 'aria-live': 'polite' }, 'Sending');
     const control = { abort: null, job: null, stopped: false };
-    const cancel = h(
-      'button',
-      {
-        type: 'button',
-        onclick: () => {
-          control.stopped = true;
-          label.textContent = 'Stopping';
-          if (control.job) api('DELETE', `/api/jobs/${control.job}`).catch(complain);
-          else control.abort?.();
-        },
-      },
-      'Cancel',
-    );
+    const halt = () => {
+      control.stopped = true;
+      label.textContent = 'Stopping';
+      // kept alive, so that the request outlives a page that is being left
+      if (control.job) return api('DELETE', `/api/jobs/${control.job}`, undefined, { keepalive: true });
+      control.abort?.();
+      return Promise.resolve();
+    };
+    const cancel = h('button', { type: 'button', onclick: guarded(halt) }, 'Cancel');
+    const leave = () => halt().catch(() => {}); // there is nobody left to tell
+    window.addEventListener('pagehide', leave);
     fill(progress, bar, h('div.rp-row', {}, label, cancel));
     progress.hidden = false;
     const show = (done, total, words) => {
@@ -152,9 +150,11 @@ export function mount(element) {
       if (control.stopped) await api('DELETE', `/api/jobs/${job}`);
       const result = await follow(job, show);
       await refresh();
+      if (result?.sentence) emit('toast', { level: 'warning', text: result.sentence });
       if (result?.studies?.length === 1) await openStudy(result.studies[0]);
       else if (result?.studies?.length) emit('toast', { level: 'success', text: `${result.studies.length} studies were added.` });
     } finally {
+      window.removeEventListener('pagehide', leave);
       busy = false;
       progress.hidden = true;
       files.value = '';
