@@ -11,6 +11,7 @@ import pytest
 from core_models.study.volume import Volume
 from tests.viewer.harness import SPACING, ct, radiograph, study
 from tests.viewer.screen import BLOCK, BODY, Screen
+from webapp.viewer import voxels
 
 pytestmark = pytest.mark.browser
 THROUGH = {"axial": 2, "coronal": 1, "sagittal": 0}
@@ -307,3 +308,33 @@ def test_a_multi_frame_scan_brings_its_own_rate(view: Screen, tmp_path: Any) -> 
         row.series[0].id,
     )
     assert answer == 24
+
+
+def test_of_a_scan_too_large_for_the_browser_a_slice_at_rest_has_every_voxel(
+    view: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(voxels, "REDUCE_ABOVE", 1000)
+    view.open(noise())
+    assert view.state("header")["stride"] == 2
+    view.page.evaluate("window.__viewer.viewer.crosshair = false")
+    for k in (10, 4):
+        view.page.evaluate("(k) => window.__viewer.viewer.moveTo([31, 19, k])", k)
+        view.until(f"viewer.details.has({k})")
+        for i, j in ((31, 19), (17, 8), (40, 33)):
+            view.hover("axial", (i, j, k))
+            said = view.text("axial", "top-right").split(" HU")[0].replace("−", "-")
+            assert int(said) == noise().array[k, j, i]
+        view.page.mouse.move(0, 0)
+        assert view.pixel("axial", (40, 33, k)) == pytest.approx([grey(noise().array[k, 33, 40])] * 3, abs=12)
+    held = view.page.evaluate("[...window.__viewer.viewer.details.keys()]")
+    assert sorted(held) == [4, 10]
+    view.page.evaluate("window.__viewer.viewer.crosshair = true")
+
+
+def test_slices_held_with_every_voxel_are_bounded(view: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(voxels, "REDUCE_ABOVE", 1000)
+    view.open(noise())
+    for k in range(19):
+        view.page.evaluate("(k) => window.__viewer.viewer.moveTo([31, 19, k])", k)
+        view.until(f"viewer.details.has({k})")
+    assert view.page.evaluate("window.__viewer.viewer.details.size") == 16

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -73,13 +74,19 @@ def router(store: SegmentStore, service: SegmentService) -> APIRouter:
         series_id: str,
         z: str | None = None,
         raw: bool = False,
+        full: bool = False,
         if_none_match: Annotated[str, Header()] = "",
         accept_encoding: Annotated[str, Header()] = "",
     ) -> Response:
-        """One slice (`z` an index or "mid"), or all voxels: gzip level 1, or as they are with `raw` (same machine)."""
+        """One slice (`z` an index or "mid"), or all voxels: gzip level 1, or as they are with `raw` (same machine).
+
+        A volume too large for a browser goes with every second voxel in plane; a slice with `full` has them all.
+        """
         store.series(series_id)  # before anything that is held in memory is given away
         found = store.volume(series_id)
         code = coding(series_id, found)
+        if full and z is not None:
+            code = replace(code, stride=1)
         k = _slice_index(z, found.shape[0]) if z is not None else None
         headers = _headers(found, code, k, rate(series_id, found.shape[0]))
         if k is not None:

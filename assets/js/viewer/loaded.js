@@ -8,6 +8,8 @@ import { makeLut } from './render.js';
 
 const DRAW_MS = 120; // between two drawings while voxels arrive
 const REMEMBER_MS = 300;
+const REST_MS = 60; // a slice that is passed by faster is not fetched with every voxel
+const DETAILS = 16; // slices kept with every voxel: 8 MB of a 512² scan
 
 export class Loaded {
   constructor() {
@@ -24,6 +26,8 @@ export class Loaded {
     this.series = this.header = this.geometry = this.stored = null;
     this.filled = 0;
     this.extra = new Set(); // slices fetched alone before the stream reached them
+    this.details = new Map(); // slice → {raw, dims} with every voxel, of a volume that came thinned
+    clearTimeout(this.resting);
     this.position = [0, 0, 0];
     this.window = [40, 400];
     this.presets = [];
@@ -95,13 +99,40 @@ export class Loaded {
     if (this.stored === stored && this.position[2] !== k) this.ensureSlice(this.position[2]);
   }
 
+  /** An axial slice with every voxel, of a volume that came thinned; undefined until it is here, which is asked for. */
+  detailOf(k) {
+    const found = this.details.get(k);
+    if (!found && this.wanted !== k) {
+      this.wanted = k;
+      clearTimeout(this.resting);
+      this.resting = setTimeout(() => this.fetchDetail(k), REST_MS);
+    }
+    return found;
+  }
+
+  async fetchDetail(k) {
+    const { series, loading, details } = this;
+    try {
+      const { header, raw } = await fetchSlice(series.id, k, loading.signal, true);
+      if (this.details !== details) return;
+      details.set(k, { raw, dims: [header.dims[0], header.dims[1], 1] });
+      for (const old of [...details.keys()].slice(0, Math.max(0, details.size - DETAILS))) details.delete(old);
+      this.invalidate();
+    } catch {
+      // The thinned slice stays; moving on and back asks again.
+    } finally {
+      if (this.wanted === k) this.wanted = null;
+    }
+  }
+
   /** Value and place of a voxel, on two lines; of a slab the value that is drawn there. */
   readout(index, pane = null) {
     const { header, geometry, stored } = this;
     const [i, j] = [Math.floor(index[0] / header.stride), Math.floor(index[1] / header.stride)];
     const at = (index[2] * stored.dims[1] + j) * stored.dims[0] + i;
     if ((at + 1) * 2 > this.filled && !this.extra.has(index[2])) return 'loading'; // a voxel that is not here has no value
-    const raw = pane?.slabValue(i, j, index[2]) ?? stored.raw[at];
+    const whole = this.details.get(index[2]);
+    const raw = pane?.slabValue(i, j, index[2]) ?? (whole ? whole.raw[index[1] * whole.dims[0] + index[0]] : stored.raw[at]);
     const value = raw * header.slope + header.intercept;
     const digits = Number.isInteger(header.slope) && Number.isInteger(header.intercept) ? 0 : 2;
     const unit = header.unit === '1' ? '' : ` ${header.unit}`;

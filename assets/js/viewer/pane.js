@@ -243,6 +243,8 @@ export class Pane {
     const at = plane === 'axial' ? slice : Math.floor(slice / stride);
     const version = viewer.dataVersion(plane);
     const count = this.slabCount;
+    const whole = count < 2 && plane === 'axial' && stride > 1 && viewer.detailOf(slice);
+    if (whole) return { stored: whole, at: 0, version: `whole:${viewer.series.id}:${slice}`, stride: 1 };
     if (count < 2) return { stored: viewer.stored, at, version };
     const thinned = plane === 'axial' ? count : Math.max(1, Math.round(count / stride));
     const { mode } = viewer.slabOf;
@@ -266,9 +268,8 @@ export class Pane {
   }
 
   /** The greys inside `box` [x0, y0, x1, y1] of the canvas, under the context's present transform `matrix`. */
-  drawImage(image, { stored, at, version }, { sx, sy, ox, oy }, matrix, [x0, y0, x1, y1]) {
+  drawImage(image, { stored, at, version, stride = this.viewer.header.stride }, { sx, sy, ox, oy }, matrix, [x0, y0, x1, y1]) {
     const { viewer, context } = this;
-    const { stride } = viewer.header;
     const down = this.plane === 'axial' ? stride : 1; // only i and j are stored with a stride
     const [px, py] = [stride * sx, down * sy]; // screen pixels per stored voxel
     let corners = [[x0, y0], [x1, y1]];

@@ -262,7 +262,7 @@ export class Viewer extends Loaded {
   statusTitle() {
     if (!this.stored) return '';
     const parts = [];
-    if (this.header.stride > 1) parts.push('Every second voxel in plane is shown; masks and measurements use all.');
+    if (this.header.stride > 1) parts.push('The scan is too large to be held whole: every second voxel in plane is shown while scrolling, in the other planes and in slabs; an axial slice at rest has all, and masks and measurements use all.');
     if (!this.header.spacing_known) parts.push('The scan does not say how large its voxels are: lengths are in pixels.');
     if (this.earlier.length && this.layout !== 'compare') parts.push(`There is an earlier study of this patient (${day(this.earlier[0].date)}): the compare layout shows it beside this one (L).`);
     return parts.join(' ');
