@@ -32,7 +32,9 @@ def tool(view: Screen):
 
 
 def rows(view: Screen, count: int) -> list[Any]:
-    view.until(f"viewer.annotations.rows.length === {count} && !viewer.annotations.drawing")
+    view.until(
+        f"viewer.annotations.rows.length === {count} && !viewer.annotations.drawing && !viewer.annotations.saving.size"
+    )
     stored = view.harness.store.annotations(view.study.id)
     assert [row.id for row in stored] == [row["id"] for row in view.state("annotations")]
     return list(stored)
@@ -197,7 +199,9 @@ def test_the_cardiothoracic_ratio_takes_two_lines_on_a_radiograph(view: Screen, 
     assert view.state("tool") != "ratio", "not on a CT"
     view.study = view.open(radiograph())
     tool("k", (90, 150, 0), (160, 150, 0))
-    assert "now the thorax" in view.text("axial", "top-left")
+    view.page.wait_for_function(
+        "document.querySelector('[data-plane=axial] .rr-top-left').textContent.includes('now the thorax')"
+    )
     tool("k", (40, 200, 0), (180, 200, 0))
     (row,) = rows(view, 1)
     assert row.numbers[0].value == pytest.approx(0.5, abs=0.01)

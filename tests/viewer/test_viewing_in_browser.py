@@ -192,7 +192,7 @@ def test_a_segment_is_named_under_the_pointer_outlined_and_found_where_it_is_lar
     view.goto((20, 16, 2))
     view.hover("axial", (20, 16, 2))
     view.click("axial", (30, 25, 2))  # a second box, of the same segment: its slices are no larger
-    view.until("viewer.activeRow.clicks.length === 2")
+    view.until("viewer.activeRow.clicks.length === 2 && viewer.masks.has(viewer.active, [30, 25, 2])")
     full = view.harness.store.mask(row.id).full()
     view.page.keyboard.press("j")
     best = int(np.argmax(full.sum(axis=(1, 2))))

@@ -25,6 +25,7 @@ export class Annotations {
     this.rows = []; // of the whole study
     this.refs = new Map(); // id → {id}, kept through delete and undo, which gives a new id
     this.selected = null;
+    this.saving = new Set(); // drawn and on their way to the server; shown until its answer takes their place
     this.drawing = null; // {kind, plane, slice, pane, points, loose, waiting}: `loose`: the last point follows the pointer
     this.grab = null; // {row, n, points}: a point of a stored one being moved
   }
@@ -85,13 +86,15 @@ export class Annotations {
     return this.send('DELETE', `/api/annotations/${id(ref.id)}`, undefined, null);
   }
 
-  add(body) {
+  add(body, drawn) {
     const { journal } = this.viewer;
+    const { saving } = this;
+    saving.add(drawn);
     return this.viewer.enqueue(async () => {
       const ref = await this.post(body);
       journal.push(() => this.drop(ref), () => this.post(body, ref));
     }).finally(() => {
-      if (this.drawing?.stored) this.drawing = null;
+      saving.delete(drawn);
       this.viewer.invalidate();
     });
   }
@@ -141,9 +144,11 @@ export class Annotations {
       drawMeasure(context, { kind: row.kind, at: at(row.points), numbers: row.numbers, label: row.label, chosen }, ratio);
     }
     const { drawing } = this;
-    if (!drawing || drawing.pane !== pane) return;
-    if (drawing.slice !== pane.slice) return this.cancel();
-    drawMeasure(context, { kind: drawing.kind, at: at(drawing.points), numbers: this.live(drawing, drawing.points), label: '', chosen: true }, ratio);
+    if (drawing?.pane === pane && drawing.slice !== pane.slice) this.cancel();
+    for (const own of [...this.saving, this.drawing]) {
+      if (own?.pane !== pane || own.slice !== pane.slice) continue;
+      drawMeasure(context, { kind: own.kind, at: at(own.points), numbers: this.live(own, own.points), label: '', chosen: true }, ratio);
+    }
   }
 
   /** The slices on which a plane has any, and whether the selected one is there. */
@@ -156,7 +161,7 @@ export class Annotations {
 
   hint() {
     const { drawing } = this;
-    if (!drawing || drawing.stored) return this.viewer.tool === 'ratio' && !drawing ? 'CTR: draw the heart’s greatest width' : '';
+    if (!drawing) return this.viewer.tool === 'ratio' ? 'CTR: draw the heart’s greatest width' : '';
     if (drawing.kind === 'ratio') return drawing.points.length < 3 && !drawing.waiting ? 'CTR: draw the heart’s greatest width' : 'CTR: now the thorax’s greatest inner width';
     if (drawing.kind === 'angle' && drawing.points.length > 2) return 'Angle: set the end of the second leg';
     return '';
@@ -275,14 +280,13 @@ export class Annotations {
   }
 
   finish() {
-    const { kind, plane, points } = this.drawing;
-    this.drawing.stored = true; // stays on screen until the server's answer takes its place
-    this.drawing.loose = false;
-    this.add({ series: this.viewer.series.id, kind, plane, points, label: '' });
+    const { drawing } = this;
+    const { kind, plane, points } = drawing;
+    this.drawing = null;
+    this.add({ series: this.viewer.series.id, kind, plane, points, label: '' }, drawing);
   }
 
   cancel() {
-    if (this.drawing?.stored) return false;
     const had = Boolean(this.drawing);
     this.drawing = null;
     this.viewer.invalidate();
