@@ -53,7 +53,7 @@ def test_hostile_text_is_shown_as_text_everywhere(served: Served, page: Any) -> 
     assert "pwned" not in page.title()
 
 
-@pytest.mark.parametrize(("width", "height"), [(1366, 768), (1920, 1080)])
+@pytest.mark.parametrize(("width", "height"), [(1100, 700), (1366, 768), (1920, 1080)])
 def test_the_page_fills_the_window_and_never_scrolls(served: Served, page: Any, width: int, height: int) -> None:
     study = served.add(patient="RR-S", StudyInstanceUID="2.25.911", SeriesInstanceUID="2.25.912")
     page.set_viewport_size({"width": width, "height": height})
@@ -68,6 +68,22 @@ def test_the_page_fills_the_window_and_never_scrolls(served: Served, page: Any, 
         box = page.locator(panel).bounding_box()
         assert box["y"] + box["height"] == pytest.approx(height, abs=1), panel
     assert page.locator("footer:not(.rp-footer):visible").count() == 0, "Gradio's own footer is hidden"
+
+
+@pytest.mark.parametrize("width", [1100, 1279, 1280, 1366])
+def test_the_viewers_tools_stand_in_one_row(served: Served, page: Any, width: int) -> None:
+    study = served.add(patient="RR-T", StudyInstanceUID="2.25.915", SeriesInstanceUID="2.25.916")
+    page.set_viewport_size({"width": width, "height": 700})
+    _open(page, served, study)
+    page.wait_for_function("window.__viewer && window.__viewer.state().ready")
+    bar = page.locator(".rr-toolbar").bounding_box()
+    tools = [t.bounding_box() for t in page.locator(".rr-toolbar :is(.rr-button, .rr-presets)").all()]
+    assert len(tools) > 15
+    middles = {round(t["y"] + t["height"] / 2 - bar["y"]) for t in tools}
+    assert max(middles) - min(middles) <= 1
+    rights = [t["x"] + t["width"] for t in tools]
+    assert all(right <= tool["x"] for right, tool in zip(rights, tools[1:], strict=False)), "none covers another"
+    assert rights[-1] <= bar["x"] + bar["width"]
 
 
 def test_reading_with_the_keyboard_reload_and_back(served: Served, page: Any) -> None:
