@@ -118,6 +118,11 @@ def _card(
 
 def lps(series: SeriesRow, point: tuple[float, float]) -> tuple[float, float, float]:
     """(i, j) pixel of a radiograph → LPS mm."""
-    i, j = point
-    x, y, z = (row[0] * i + row[1] * j + row[3] for row in series.affine[:3])
+    return lps_of(series, (*point, 0.0))
+
+
+def lps_of(series: SeriesRow, index: tuple[float, float, float]) -> tuple[float, float, float]:
+    """(i, j, k) of a series, whole or not → LPS mm."""
+    i, j, k = index
+    x, y, z = (row[0] * i + row[1] * j + row[2] * k + row[3] for row in series.affine[:3])
     return (x, y, z)

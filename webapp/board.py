@@ -1,8 +1,8 @@
 """Segments, indication and image models → the board's cards, kept in step; statements → bound to the cards as they are.
 
-Cards of measurements are found again by (segment, quantity), so that a changed mask changes the number of the same card
-and statements that cite it notice; a model's findings by their term, so that the reader's verdict outlives a second
-reading.  One lock: two readers of one board must not both add the missing card.
+Cards of measurements are found again by (segment or annotation, quantity), so that a changed mask or a moved line
+changes the number of the same card and statements that cite it notice; a model's findings by their term, so that the
+reader's verdict outlives a second reading.  One lock: two readers of one board must not both add the missing card.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from core_models.drafting.verify import check
 from core_models.errors import NotFound, Refused
 from core_models.foundation.reading import Caliper
 from core_models.segmentation.labels import region_of
-from webapp.anatomy import StructureCards, said_of
-from webapp.store import SegmentRow, Store, StudyRow
+from webapp.anatomy import StructureCards, lps_of, said_of
+from webapp.store import AnnotationRow, SegmentRow, SeriesRow, Store, StudyRow
 
 INDICATION = "indication"
 READER = "reader"
@@ -44,6 +44,9 @@ QUANTITIES = (
     Quantity("mean attenuation", "mean", "HU", only_unit="HU"),
     Quantity("longest axial diameter", "longest_axial_diameter_mm", "mm"),
 )
+# Of what a reader drew, the numbers that a report states; a plain grey level says nothing outside its image.
+STATED = frozenset({"length", "angle", "area", "mean", "value", "ratio"})
+UNITLESS = frozenset({"ratio"})
 
 
 class Board:
@@ -75,6 +78,9 @@ class Board:
             segments = self._store.segments(study_id)
             wanted = [card for row in segments for card in measurement_cards(row)]
             wanted += self._structures.cards(study, segments)
+            series = {row.id: row for row in study.series}
+            for drawn in self._store.annotations(study_id):
+                wanted += annotation_cards(drawn, series[drawn.series_id])
             if study.indication.strip():
                 wanted.append(clinical_card(study.indication))
             found, complete = self._findings(study)
@@ -130,8 +136,8 @@ class Board:
         """Take off a card that the reader or a search put there.
 
         Raises:
-            Refused: the card follows from a segment, the indication or the image; it is rejected instead, or its
-                cause removed.
+            Refused: the card follows from a segment, a drawn measurement, the indication or the image; it is rejected
+                instead, or its cause removed.
         """
         with self._lock:
             card = next((c for c in self._store.evidence(study_id) if c.id == card_id), None)
@@ -139,7 +145,8 @@ class Board:
                 raise NotFound("There is no such card on this study's board.")
             if _is_derived(card):
                 raise Refused(
-                    "This card follows from a segment, the indication or the image: reject it, or change its cause."
+                    "This card follows from a segment, a measurement, the indication or the image: "
+                    "reject it, or change its cause."
                 )
             self._store.delete_evidence(study_id, card_id)
 
@@ -170,6 +177,28 @@ def measurement_cards(row: SegmentRow) -> tuple[Evidence, ...]:
             )
         )
     return tuple(out)
+
+
+def annotation_cards(row: AnnotationRow, series: SeriesRow) -> tuple[Evidence, ...]:
+    """One card per number of what a reader drew that a report may state; ids are empty."""
+    from core_models.segmentation.lines import middle
+
+    region = "heart" if row.kind == "ratio" else region_of(row.label)
+    return tuple(
+        Evidence(
+            id="",
+            kind="measurement",
+            region=region,
+            statement=f"{row.title}: {number.words}",
+            value=number.value,
+            unit=number.unit,
+            location=lps_of(series, middle(row.points)),
+            source=READER,
+            annotation_id=row.id,
+        )
+        for number in row.numbers
+        if number.key in STATED and (number.unit or number.key in UNITLESS)
+    )
 
 
 def clinical_card(indication: str) -> Evidence:
@@ -255,16 +284,16 @@ def _given_up(card: Evidence, own: Iterable[Evidence], complete: bool) -> bool:
 
 def _is_derived(card: Evidence) -> bool:
     return (
-        (card.kind == "measurement" and card.segment_id is not None)
+        (card.kind == "measurement" and (card.segment_id or card.annotation_id) is not None)
         or (card.kind == "clinical" and card.source == INDICATION)
         or is_models(card)
     )
 
 
 def _key(card: Evidence) -> tuple[str, str]:
-    """What makes two cards the same one: the segment and the quantity, whatever the label is; a finding's term."""
+    """What makes two cards the same: segment or annotation and quantity, whatever the label is; a finding's term."""
     if card.kind == "clinical":
         return ("", INDICATION)
     if card.kind == "finding":
         return ("finding", card.statement.casefold())
-    return (card.segment_id or "", card.statement.rpartition(": ")[2])
+    return (card.segment_id or card.annotation_id or "", card.statement.rpartition(": ")[2])

@@ -19,6 +19,7 @@ from webapp.priors import Priors, Search, opener, shared_text, text_encoder
 from webapp.report import Reports
 from webapp.settings import Settings
 from webapp.store import Store
+from webapp.viewer.annotations import AnnotationService
 from webapp.viewer.service import SegmentService
 
 
@@ -38,6 +39,7 @@ class Services:
     reports: Reports
     drafting: Drafting
     segments: SegmentService
+    annotations: AnnotationService
     eyes: EyesService
     demos: Demos
     indexer: Indexer
@@ -92,6 +94,7 @@ class Services:
             reports=reports,
             drafting=Drafting(store, board, priors, reports, load_writer or loader(settings), eyes),
             segments=SegmentService(store, on_change=board.sync, **(segment_options or {})),
+            annotations=AnnotationService(store, on_change=board.sync),
             eyes=eyes,
             demos=Demos(settings),
             indexer=indexer,

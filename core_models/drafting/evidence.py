@@ -35,6 +35,7 @@ class Evidence:
             there is none.
         probability: calibrated probability of a model finding, None otherwise.
         segment_id: the store's segment that it was measured on, or None.
+        annotation_id: the store's annotation (lines that the reader drew) that it was measured by, or None.
         location: (x, y, z) in LPS mm that the viewer may move to, or None.
         source: who says so: "reader", "engine name/version", "report CXR123", "indication".
         status: proposed until the reader accepts or rejects it.
@@ -51,16 +52,17 @@ class Evidence:
     location: tuple[float, float, float] | None = None
     source: str = ""
     status: Status = "proposed"
+    annotation_id: str | None = None
 
     @property
     def value_text(self) -> str:
-        """The value with its unit as it stands in a report ("1512 ml", "54 HU", "5.6 cm", "0.56"); "" without one."""
+        """The value with its unit as it stands in a report ("1512 ml", "5.6 cm", "32.1°", "0.56"); "" without one."""
         if self.value is None:
             return ""
         magnitude = abs(self.value)
         ratio = self.unit == "" and magnitude < 10  # told to hundredths on both sides of 1
         digits = 0 if magnitude >= 100 or self.unit == "HU" else 1 if magnitude >= 1 and not ratio else 2
-        return f"{self.value:.{digits}f} {self.unit}".strip()
+        return f"{self.value:.{digits}f}{'' if self.unit == '°' else ' '}{self.unit}".strip()
 
     @property
     def text(self) -> str:

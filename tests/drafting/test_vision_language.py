@@ -84,7 +84,7 @@ def test_the_two_halves_are_what_they_were(models: Path, opened: VisionLanguage)
     with torch.inference_mode():
         wanted = alone.model.to(vision_language.arithmetic())(input_ids=ids).logits[0]
         got = opened.model(input_ids=ids).logits[0, :, : wanted.shape[1]]
-    torch.testing.assert_close(got, wanted)
+    torch.testing.assert_close(got, wanted, rtol=1e-3, atol=2e-3)
     own = load_file(ENCODER / "model.safetensors")
     tower = opened.model.model.vision_tower.state_dict()
     assert all(torch.equal(tower[name], weight) for name, weight in own.items()), "in float32, bit by bit"

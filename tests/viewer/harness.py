@@ -14,7 +14,8 @@ from tests.builders import affine, phantom
 from webapp import errors
 from webapp.settings import Settings, load
 from webapp.store import Store
-from webapp.viewer import routes
+from webapp.viewer import annotation_routes, routes
+from webapp.viewer.annotations import AnnotationService
 from webapp.viewer.service import SegmentService
 
 SHAPE = (20, 40, 60)  # (z, y, x), each its own, so that no two axes can be mistaken
@@ -83,6 +84,8 @@ class Harness:
         self.app = FastAPI()
         errors.install(self.app)
         self.app.include_router(routes.router(self.store, self.service))
+        drawn = AnnotationService(self.store, self.changes.append)
+        self.app.include_router(annotation_routes.router(self.store, drawn))
 
     def add(self, *volumes: Volume, uid: str = "2.25.1"):
         """Store a study and answer its row."""
@@ -99,6 +102,10 @@ class Harness:
         @self.app.get("/api/studies/{study_id}")
         def one(study_id: str):
             return shapes.study(self.store.study(study_id), self.store.segments(study_id))
+
+        @self.app.get("/api/studies/{study_id}/earlier")
+        def earlier(study_id: str):
+            return [shapes.study(row) for row in self.store.earlier(study_id)]
 
         _static(self.app)
         with gr.Blocks(analytics_enabled=False, fill_width=True) as page:

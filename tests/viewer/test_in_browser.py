@@ -4,130 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.browser import chromium, serving
-from tests.viewer.harness import SPACING, Harness, ct, radiograph
+from tests.viewer.harness import SPACING, ct, radiograph
+from tests.viewer.screen import BLOCK, BODY, CANVAS, PLANES, Screen
 
 pytestmark = pytest.mark.browser
-SHOWN_MS = 30_000
-BLOCK = (45, 9, 17)  # (i, j, k) inside the dense block
-BODY = (20, 16, 8)
-PLANES = ("axial", "coronal", "sagittal")
-
-OPEN = """async (study) => {
-  const { emit } = await import('/static/js/bus.js');
-  const found = await (await fetch(`/api/studies/${study}`)).json();
-  emit('study:open', found);
-  emit('series:open', found.series[0]);
-}"""
-FRAME = "await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));"
-PIXEL = f"""async ([plane, ijk]) => {{
-  {FRAME}
-  const {{ canvas }} = window.__viewer.viewer.panes.find((pane) => pane.plane === plane);
-  const box = canvas.getBoundingClientRect();
-  const [x, y] = window.__viewer.pointOf(plane, ijk);
-  const scale = canvas.width / box.width;
-  const at = [(x - box.left) * scale, (y - box.top) * scale].map(Math.floor);
-  return [...canvas.getContext('2d').getImageData(...at, 1, 1).data.slice(0, 3)];
-}}"""
-CANVAS = f"""async (plane) => {{
-  {FRAME}
-  return window.__viewer.viewer.panes.find((pane) => pane.plane === plane).canvas.toDataURL().split(',')[1];
-}}"""
-
-
-class Screen:
-    """The page with the viewer, and the steps that tests share."""
-
-    def __init__(self, page: Any, harness: Harness) -> None:
-        self.page, self.harness, self.studies = page, harness, 0
-
-    def open(self, *volumes: Any) -> Any:
-        """Store the volumes as a study of their own, open it, wait until all voxels are there; answers its row."""
-        self.studies += 1
-        row = self.harness.add(*volumes, uid=f"2.25.{self.studies}")
-        self.page.evaluate(OPEN, row.id)
-        self.page.wait_for_function(
-            "(id) => window.__viewer.state().series === id && window.__viewer.state().ready", arg=row.series[0].id
-        )
-        return row
-
-    def state(self, name: str) -> Any:
-        return self.page.evaluate("(name) => window.__viewer.state()[name]", name)
-
-    def until(self, script: str) -> None:
-        """Wait for something of `viewer`."""
-        self.page.wait_for_function(f"(() => {{ const {{ viewer }} = window.__viewer; return {script}; }})()")
-
-    def point(self, plane: str, ijk: tuple[int, int, int]) -> tuple[float, float]:
-        return tuple(self.page.evaluate("([plane, ijk]) => window.__viewer.pointOf(plane, ijk)", [plane, list(ijk)]))
-
-    def pixel(self, plane: str, ijk: tuple[int, int, int]) -> list[int]:
-        """What is drawn at a voxel's centre, once drawn."""
-        return self.page.evaluate(PIXEL, [plane, list(ijk)])
-
-    def text(self, plane: str, part: str) -> str:
-        return self.page.locator(f".rr-pane[data-plane={plane}] .rr-{part}").text_content()
-
-    def hover(self, plane: str, ijk: tuple[int, int, int] = BODY) -> None:
-        self.page.mouse.move(*self.point(plane, ijk))
-
-    def click(self, plane: str, ijk: tuple[int, int, int]) -> None:
-        self.page.mouse.click(*self.point(plane, ijk))
-
-    def goto(self, ijk: tuple[int, int, int]) -> None:
-        lps = ct().to_world(ijk).tolist()
-        self.page.evaluate("(lps) => window.__viewer.goto(lps)", lps)
-
-    def drag(self, button: str, dx: int, dy: int) -> None:
-        x, y = self.point("axial", BODY)
-        self.page.mouse.move(x, y)
-        self.page.mouse.down(button=button)
-        self.page.mouse.move(x + dx, y + dy, steps=3)
-        self.page.mouse.up(button=button)
-
-
-@pytest.fixture(scope="module")
-def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Screen]:
-    home: Path = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch, chromium() as browser:
-        patch.setenv("GRADIO_TEMP_DIR", str(home / "gradio"))
-        patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-        harness = Harness(home)
-        with serving(harness.with_page()) as address:
-            page = browser.new_page(viewport={"width": 1366, "height": 768})
-            page.set_default_timeout(SHOWN_MS)
-            page.goto(address)
-            page.wait_for_function("window.__viewer")
-            yield Screen(page, harness)
-            page.close()
-        harness.close()
-
-
-@pytest.fixture
-def view(screen: Screen) -> Iterator[Screen]:
-    """The screen with a new CT open; it fails the test when a script throws."""
-    problems: list[str] = []
-
-    def note(error: Any) -> None:
-        problems.append(str(error))
-
-    screen.page.on("pageerror", note)
-    screen.page.mouse.move(0, 0)
-    screen.study = screen.open(ct())
-    screen.page.evaluate("window.__viewer.viewer.setLayout('mpr'), window.__viewer.viewer.setPositive(true)")
-    screen.page.evaluate("window.__viewer.viewer.reset()")
-    yield screen
-    screen.page.remove_listener("pageerror", note)
-    assert problems == []
-
 
 # Where the middle of the block lies in the body's rectangle, from its left and its top, and the rectangle's own form.
 RIGHT, FRONT, TOP = (45 - 7) / 45, (9.5 - 5) / 30, 2.5 / 20

@@ -10,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.viewer.harness import ORIGIN, SHAPE, SPACING, Harness, ct, radiograph
+from webapp.viewer import voxels
 
 INSIDE = (20, 16, 8)  # (i, j, k)
 
@@ -260,3 +261,14 @@ def test_a_signed_study_takes_no_change_but_of_looks(client: TestClient, harness
     assert client.get(f"/api/studies/{study.id}/segments").json() == [before]
     assert harness.changes == []
     assert client.patch(path, json={"visible": False}).status_code == 200
+
+
+def test_a_slice_of_a_thinned_volume_comes_whole_when_asked(
+    client: TestClient, series: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(voxels, "REDUCE_ABOVE", 1000)
+    thinned = client.get(f"/api/series/{series}/volume?z=3")
+    whole = client.get(f"/api/series/{series}/volume?z=3&full=1")
+    assert (thinned.headers["x-stride"], whole.headers["x-stride"]) == ("2", "1")
+    np.testing.assert_array_equal(np.frombuffer(whole.content, "<i2"), ct().array[3].ravel())
+    np.testing.assert_array_equal(np.frombuffer(thinned.content, "<i2"), ct().array[3, ::2, ::2].ravel())

@@ -378,3 +378,31 @@ def test_leaving_the_page_stops_its_draft(served: Served, page: Any) -> None:
     assert run.finished.wait(20), "the slot is freed"
     served.writer.gate = None
     assert [s.text for s in served.services.store.report(study).statements] == ["First."]
+
+
+def test_a_measurement_is_listed_named_a_card_and_led_back_to(served: Served, page: Any) -> None:
+    study = served.add(patient="RR-M", StudyInstanceUID="2.25.9907", SeriesInstanceUID="2.25.9908")
+    page.goto(f"{served.address}/#study={study}")
+    page.wait_for_function("window.__viewer && window.__viewer.state().ready")
+    page.keyboard.press("m")
+    for ijk, act in (([8, 12, 6], page.mouse.down), ([20, 12, 6], page.mouse.up)):
+        page.mouse.move(*page.evaluate("(ijk) => window.__viewer.pointOf('axial', ijk)", ijk), steps=3)
+        act()
+    page.wait_for_selector(".rp-measure")
+    (row,) = served.services.store.annotations(study)
+    page.wait_for_selector("[data-card='E1']")
+    assert page.inner_text("[data-card='E1'] .rp-text") == f"measurement 1: length{row.numbers[0].value:.1f} mm"
+    name = page.locator(f"[data-annotation='{row.id}'] .rp-name")
+    name.fill("liver")
+    name.press("Enter")
+    page.wait_for_function("document.querySelector('[data-card=E1]').innerText.includes('liver: length')")
+    page.evaluate("window.__viewer.viewer.moveTo([3, 3, 0]), window.__viewer.viewer.annotations.select(null)")
+    page.click("[data-card='E1'] .rp-text")
+    page.wait_for_function("window.__viewer.state().position[2] === 6 && window.__viewer.state().selected")
+    page.reload()
+    page.wait_for_selector(f"[data-annotation='{row.id}']")
+    assert page.input_value(f"[data-annotation='{row.id}'] .rp-name") == "liver"
+    page.focus(f"[data-annotation='{row.id}']")
+    page.keyboard.press("Delete")
+    page.wait_for_selector("[data-card='E1']", state="detached")
+    assert served.services.store.annotations(study) == ()

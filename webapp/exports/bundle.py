@@ -14,7 +14,7 @@ from core_models.study.study import Receipt
 from core_models.study.volume import Volume
 from webapp.board import bound
 from webapp.report import struck_out
-from webapp.store import PriorRow, ReportState, SegmentRow, SeriesRow, Store, StudyRow, Version
+from webapp.store import AnnotationRow, PriorRow, ReportState, SegmentRow, SeriesRow, Store, StudyRow, Version
 
 RESEARCH_USE = "Research use, not a medical device."
 
@@ -25,12 +25,13 @@ class ReportBundle:
 
     Attributes:
         study: of a signed one only the series that were there at signing.
-        series: the series that the segments lie on (the one with most segments; without segments the largest).
+        series: the series that the segments and measurements lie on (the one with most of them; without any the
+            largest).
         report: the working report, or for a signed study its last version (with addenda).
         signature: the version that was signed, which tells by whom and when (an addendum has an author of its own);
             None before signing.
         evidence: the board; for a signed study as it stood at signing.
-        segments: all segments of the study, of every series.
+        segments: all segments of the study, of every series; annotations: all that the reader measured by hand.
         volume: gives the series' volume; mask: gives a segment's mask.
         sources: the series' original DICOM files in the source's slice order; () for other formats.
     """
@@ -41,6 +42,7 @@ class ReportBundle:
     signature: Version | None
     evidence: tuple[Evidence, ...]
     segments: tuple[SegmentRow, ...]
+    annotations: tuple[AnnotationRow, ...]
     priors: tuple[PriorRow, ...]
     volume: Callable[[], Volume]
     mask: Callable[[SegmentRow], Mask]
@@ -65,6 +67,11 @@ class ReportBundle:
         """The segments on `series`, by number."""
         return tuple(s for s in self.segments if s.series_id == self.series.id)
 
+    @property
+    def own_annotations(self) -> tuple[AnnotationRow, ...]:
+        """What was measured by hand on `series`, by number."""
+        return tuple(a for a in self.annotations if a.series_id == self.series.id)
+
     def section(self, name: str) -> tuple[Statement, ...]:
         """The statements of "findings" or "impression"."""
         return tuple(s for s in self.report.statements if s.section == name)
@@ -86,6 +93,7 @@ def collect(store: Store, study_id: str, *, series_id: str = "", version: int | 
         NotFound: no such study, series or version.
     """
     study, segments, state = store.study(study_id), store.segments(study_id), store.report(study_id)
+    annotations = store.annotations(study_id)
     # The working report's marks follow the board of this moment, as on the page.
     report: ReportState | Version = replace(state, statements=bound(state.statements, store.evidence(study_id)))
     if version is not None:
@@ -100,7 +108,7 @@ def collect(store: Store, study_id: str, *, series_id: str = "", version: int | 
         signature = store.version(study_id, state.signed_version)
 
     def weight(row: SeriesRow) -> tuple[int, int]:
-        return sum(s.series_id == row.id for s in segments), row.shape[0] * row.shape[1] * row.shape[2]
+        return sum(s.series_id == row.id for s in (*segments, *annotations)), row.shape[0] * row.shape[1] * row.shape[2]
 
     series = next((s for s in study.series if s.id == series_id), None) if series_id else max(study.series, key=weight)
     if series is None:
@@ -112,6 +120,7 @@ def collect(store: Store, study_id: str, *, series_id: str = "", version: int | 
         signature=signature,
         evidence=report.evidence if isinstance(report, Version) else store.evidence(study_id),
         segments=segments,
+        annotations=annotations,
         priors=store.priors(study_id),
         volume=lambda: store.volume(series.id),
         mask=lambda row: store.mask(row.id),

@@ -71,6 +71,11 @@ def read_sources(bundle: ReportBundle) -> list[Dataset]:
     """The headers of the original images in the source's slice order, gaps of optional identity filled with ""."""
     if reason := available(bundle):
         raise Refused(reason)
+    return headers(bundle)
+
+
+def headers(bundle: ReportBundle) -> list[Dataset]:
+    """As `read_sources`, whether there are segments or not."""
     images = []
     for path in bundle.sources:
         try:

@@ -1,4 +1,4 @@
-"""Segments and what was measured on them → a DICOM TID 1500 measurement report that refers to the Segmentation."""
+"""Segments and measurements → a DICOM TID 1500 measurement report that refers to the Segmentation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pydicom.sr.codedict import codes
 from core_models.errors import Refused
 from core_models.segmentation import measure
 from core_models.segmentation.labels import MORPHOLOGICAL, code_of
-from webapp.exports import seg
+from webapp.exports import seg, sr_drawn
 from webapp.exports.bundle import ReportBundle, made_uid
 from webapp.store import SegmentRow
 
@@ -57,8 +57,10 @@ ANY_IMAGING = ("363679005", "Imaging")
 def available(bundle: ReportBundle) -> str:
     """Why there can be no structured report, in a sentence; "" when there can be."""
     reason = seg.available(bundle)
-    if reason and bundle.sources and not bundle.own_segments:
-        return "The structured report holds measurements and there are none: click a structure first."
+    if bundle.sources and not bundle.own_segments:
+        if sr_drawn.rows(bundle):
+            return ""
+        return "The structured report holds measurements and there are none: click a structure first, or measure one."
     return reason.replace("DICOM Segmentation", "DICOM structured report")
 
 
@@ -66,17 +68,25 @@ def write(bundle: ReportBundle) -> bytes:
     """The structured report as a DICOM file.  Raises Refused."""
     if reason := available(bundle):
         raise Refused(reason)
-    images = seg.read_sources(bundle)
-    return seg.to_bytes(build(bundle, images, seg.build(bundle, images)))
+    images = seg.headers(bundle)
+    return seg.to_bytes(build(bundle, images, seg.build(bundle, images) if bundle.own_segments else None))
 
 
-def build(bundle: ReportBundle, images: list[Dataset], segmentation: hd.seg.Segmentation) -> Comprehensive3DSR:
+def build(bundle: ReportBundle, images: list[Dataset], segmentation: hd.seg.Segmentation | None) -> Comprehensive3DSR:
     """One measurement group per segment: volume (ml) or area (mm²), mean HU for CT, longest axial diameter (mm).
+
+    After them one group for each measurement that the reader drew.
+
+    Args:
+        segmentation: of the segments; None where there are none.
 
     Raises:
         Refused: nothing can be measured, or the originals lack what a structured report must refer to.
     """
-    groups = [_group(bundle, n, row, images, segmentation) for n, row in enumerate(bundle.own_segments, 1)]
+    groups = []
+    if segmentation is not None:
+        groups = [_group(bundle, n, row, images, segmentation) for n, row in enumerate(bundle.own_segments, 1)]
+    groups += sr_drawn.groups(bundle, images)
     code, meaning = PROCEDURES.get(bundle.series.modality, ANY_IMAGING)
     report = MeasurementReport(
         observation_context=_context(bundle),
@@ -84,8 +94,10 @@ def build(bundle: ReportBundle, images: list[Dataset], segmentation: hd.seg.Segm
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
     )
-    key = (segmentation.SOPInstanceUID, bundle.report)
-    evidence = [*images, segmentation]
+    drawn = bundle.own_annotations
+    segments = segmentation.SOPInstanceUID if segmentation is not None else bundle.series.id
+    key = (segments, bundle.report, *([drawn] if drawn else []))
+    evidence = [*images, *([segmentation] if segmentation is not None else [])]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from core_models.drafting.evidence import Evidence, Statement
-from webapp.store import PriorRow, ReportState, SegmentRow, SeriesRow, StudyRow, Version
+from webapp.store import AnnotationRow, PriorRow, ReportState, SegmentRow, SeriesRow, StudyRow, Version
 
 Json = dict[str, Any]
 AFTER_SIGNING = "This series arrived after the report was signed: the signed report says nothing of it."
@@ -65,6 +65,22 @@ def segment(row: SegmentRow) -> Json:
         "note": row.note,
         "box": list(row.box),
         "based": row.based,
+        "outline": row.outline,
+    }
+
+
+def annotation(row: AnnotationRow) -> Json:
+    """An annotation as the viewer draws it and the list names it."""
+    return {
+        "id": row.id,
+        "series": row.series_id,
+        "number": row.number,
+        "kind": row.kind,
+        "plane": row.plane,
+        "points": [list(point) for point in row.points],
+        "label": row.label,
+        "title": row.title,
+        "numbers": [asdict(number) for number in row.numbers],
     }
 
 

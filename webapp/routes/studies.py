@@ -1,4 +1,4 @@
-"""The worklist and the opened study: `GET /api/studies`, `GET/DELETE /api/studies/{id}`, `PUT …/indication`."""
+"""The worklist and the opened study under `/api/studies`: itself, its indication, the patient's earlier ones."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ def worklist(request: Request, text: str = "", modality: str = "", state: str = 
 def study(study_id: str, request: Request) -> dict:
     store = services_of(request).store
     return shapes.study(store.study(study_id), store.segments(study_id))
+
+
+@router.get("/{study_id}/earlier")
+def earlier(study_id: str, request: Request) -> list[dict]:
+    """The same patient's earlier studies, the latest first: what the viewer offers to compare with."""
+    return [shapes.study(row) for row in services_of(request).store.earlier(study_id)]
 
 
 @router.delete("/{study_id}", status_code=204)

@@ -3,6 +3,7 @@
 from webapp.store.diff import diff, report_text
 from webapp.store.rows import (
     Addendum,
+    AnnotationRow,
     Intake,
     OutboxRow,
     PriorRow,
@@ -16,6 +17,7 @@ from webapp.store.store import Store
 
 __all__ = [
     "Addendum",
+    "AnnotationRow",
     "Intake",
     "OutboxRow",
     "PriorRow",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from core_models.drafting.evidence import DraftModel, Evidence, Statement
 from core_models.segmentation.engine import Click
+from core_models.segmentation.lines import Number
 from core_models.study.study import Note, Receipt
 from core_models.study.volume import SourceLayout
 from retrieval.report import Prior
@@ -95,6 +96,7 @@ class SegmentRow:
         box: (x0, y0, z0, dx, dy, dz) in voxels; all sizes 0 for an empty mask.
         mask_file: names the mask's content; another mask has another name.
         based: a model drew it, so that the mask is that drawing with the clicks applied; undo ends at the drawing.
+        outline: it is shown as a line only, not filled.
     """
 
     id: str
@@ -115,6 +117,36 @@ class SegmentRow:
     box: tuple[int, int, int, int, int, int]
     mask_file: str = field(default="", compare=False)
     based: bool = False
+    outline: bool = False
+
+
+@dataclass(frozen=True)
+class AnnotationRow:
+    """One measurement that a reader drew.
+
+    Attributes:
+        number: 1, 2, ... within the study, never reused.
+        kind, plane, points: as `core_models.segmentation.lines.measure` takes them.
+        label: the reader's word for what was measured; "" where none was given.
+        numbers: what it measures, the one that names it first.
+    """
+
+    id: str
+    study_id: str
+    series_id: str
+    number: int
+    kind: str
+    plane: str
+    points: tuple[tuple[float, float, float], ...]
+    label: str
+    numbers: tuple[Number, ...]
+
+    @property
+    def title(self) -> str:
+        """What a card and a report call it."""
+        if self.kind == "ratio":
+            return self.label.strip() or "heart"
+        return self.label.strip() or f"measurement {self.number}"
 
 
 @dataclass(frozen=True)

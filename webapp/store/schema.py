@@ -47,6 +47,7 @@ studies = sa.Table(
     sa.Column("last_segment", sa.Integer, nullable=False),
     sa.Column("last_evidence", sa.Integer, nullable=False),
     sa.Column("last_prior", sa.Integer, nullable=False),
+    sa.Column("last_annotation", sa.Integer, nullable=False, server_default="0"),
 )
 
 series = sa.Table(
@@ -95,6 +96,23 @@ segments = sa.Table(
     sa.Column("box", sa.JSON, nullable=False),
     # The mask that a model drew, on which the clicks act; "" for a segment made by clicks alone.
     sa.Column("base_file", sa.Text, nullable=False, server_default=""),
+    sa.Column("outline", sa.Boolean, nullable=False, server_default=sa.false()),
+)
+
+# What a reader measured by hand.
+annotations = sa.Table(
+    "annotations",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    _study_fk(index=True),
+    sa.Column("series_id", ID, sa.ForeignKey("series.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("plane", sa.String(16), nullable=False),
+    sa.Column("points", sa.JSON, nullable=False),  # (i, j, k) each
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("numbers", sa.JSON, nullable=False),
+    sa.Column("created_at", TIME, nullable=False),
 )
 
 evidence = sa.Table(

@@ -171,7 +171,13 @@ class Segments(Base):
         return self.segment(segment_id)
 
     def edit_segment(
-        self, segment_id: str, *, label: str | None = None, colour: str | None = None, visible: bool | None = None
+        self,
+        segment_id: str,
+        *,
+        label: str | None = None,
+        colour: str | None = None,
+        visible: bool | None = None,
+        outline: bool | None = None,
     ) -> SegmentRow:
         """Change how a segment is called or shown; a label given here is the reader's own, no longer suggested.
 
@@ -187,6 +193,8 @@ class Segments(Base):
             values["colour"] = colour.lower()
         if visible is not None:
             values["visible"] = bool(visible)
+        if outline is not None:
+            values["outline"] = bool(outline)
         with self._db.write() as c:
             row = self._segment(c, segment_id)
             if label is not None:
@@ -249,4 +257,5 @@ def _segment_row(r: sa.Row) -> SegmentRow:
         box=tuple(r.box),
         mask_file=r.mask_file,
         based=bool(r.base_file),
+        outline=bool(r.outline),
     )

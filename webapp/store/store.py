@@ -1,7 +1,7 @@
 """Settings → the one store of all that outlives the process: rows in a database, voxels in files beside it.
 
-Each part is its own file: `studies`, `segments`, `evidence`, `reports`, `corrections`, `explanations`; `database` and
-`files` are the two edges.
+Each part is its own file: `studies`, `segments`, `annotations`, `evidence`, `reports`, `corrections`, `explanations`;
+`database` and `files` are the two edges.
 All methods may be called from any thread; writers queue on one lock.
 """
 
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from webapp.settings import Settings
 from webapp.store import schema
+from webapp.store.annotations import Annotations
 from webapp.store.database import Database
 from webapp.store.explanations import Explanations
 from webapp.store.files import Files
@@ -23,8 +24,8 @@ from webapp.store.studies import Studies
 log = logging.getLogger(__name__)
 
 
-class Store(Studies, Segments, Reports, Explanations):
-    """Studies, segments, evidence, reports, what signing taught, explained drafts, and the audit trail.
+class Store(Studies, Segments, Annotations, Reports, Explanations):
+    """Studies, segments, annotations, evidence, reports, what signing taught, explained drafts, and the audit trail.
 
     Raises:
         NotFound, Conflict, Refused, TooLarge, Busy, and ReadingRoomError with status 507 when the disk is full.

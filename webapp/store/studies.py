@@ -21,6 +21,7 @@ from webapp.store.rows import Intake, SeriesRow, StudyRow
 
 VOLUMES_HELD = 4
 MAX_INDICATION = 20_000
+EARLIER = 20  # studies of the same patient that are offered to compare with
 
 
 class Studies(Base):
@@ -161,6 +162,32 @@ class Studies(Base):
             sa.select(schema.series).where(schema.series.c.study_id == study_id).order_by(schema.series.c.position)
         )
         return _study_row(row, tuple(_series_row(s) for s in series))
+
+    def earlier(self, study_id: str) -> tuple[StudyRow, ...]:
+        """The same patient's studies of an earlier date, the latest first; () where no patient or date is known.
+
+        One patient id may mean two people in two hospitals: a birth date that differs tells them apart.
+
+        Raises:
+            NotFound: no such study.
+        """
+        t = schema.studies.c
+        with self._db.read() as c:
+            own = self._study(c, study_id)
+            if not own.patient_id or not own.date:
+                return ()
+            query = (
+                sa.select(t.id, t.birth_date)
+                .where(t.patient_id == own.patient_id, t.date != "", t.date < own.date)
+                .order_by(t.date.desc(), t.created_at.desc())
+                .limit(EARLIER)
+            )
+            ids = [
+                r.id
+                for r in c.execute(query)
+                if not (r.birth_date and own.birth_date and r.birth_date != own.birth_date)
+            ]
+            return tuple(self._study_row(c, i) for i in ids)
 
     def delete_study(self, study_id: str) -> None:
         """Remove a study, its files and its pending work; a signed one leaves an outbox row for the index."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from core_models.errors import Refused
+from core_models.study.cine import frame_rate
 from core_models.study.volume import Volume
 from webapp.routes import shapes
 from webapp.viewer.service import SegmentService, SegmentStore
@@ -38,6 +40,7 @@ class LooksBody(BaseModel):
     label: str | None = None
     colour: str | None = None
     visible: StrictBool | None = None
+    outline: StrictBool | None = None
 
 
 def router(store: SegmentStore, service: SegmentService) -> APIRouter:
@@ -45,6 +48,7 @@ def router(store: SegmentStore, service: SegmentService) -> APIRouter:
     routes = APIRouter(prefix="/api")
     packed = Packed()
     codings: OrderedDict[str, Coding] = OrderedDict()
+    rates: OrderedDict[str, float | None] = OrderedDict()
 
     def coding(series_id: str, volume: Volume) -> Coding:
         if series_id not in codings:
@@ -52,6 +56,15 @@ def router(store: SegmentStore, service: SegmentService) -> APIRouter:
             while len(codings) > CODINGS_HELD:
                 codings.popitem(last=False)
         return codings[series_id]
+
+    def rate(series_id: str, slices: int) -> float | None:
+        """Frames a second of a series that came as one multi-frame file; read once."""
+        if series_id not in rates:
+            files = store.sources(series_id) if slices > 1 else ()
+            rates[series_id] = frame_rate(files[0]) if len(files) == 1 else None
+            while len(rates) > CODINGS_HELD:
+                rates.popitem(last=False)
+        return rates[series_id]
 
     def changed(study_id: str, segment_id: str | None) -> dict[str, Any]:
         return {"segment": segment_id, "segments": [shapes.segment(row) for row in store.segments(study_id)]}
@@ -61,15 +74,21 @@ def router(store: SegmentStore, service: SegmentService) -> APIRouter:
         series_id: str,
         z: str | None = None,
         raw: bool = False,
+        full: bool = False,
         if_none_match: Annotated[str, Header()] = "",
         accept_encoding: Annotated[str, Header()] = "",
     ) -> Response:
-        """One slice (`z` an index or "mid"), or all voxels: gzip level 1, or as they are with `raw` (same machine)."""
+        """One slice (`z` an index or "mid"), or all voxels: gzip level 1, or as they are with `raw` (same machine).
+
+        A volume too large for a browser goes with every second voxel in plane; a slice with `full` has them all.
+        """
         store.series(series_id)  # before anything that is held in memory is given away
         found = store.volume(series_id)
         code = coding(series_id, found)
+        if full and z is not None:
+            code = replace(code, stride=1)
         k = _slice_index(z, found.shape[0]) if z is not None else None
-        headers = _headers(found, code, k)
+        headers = _headers(found, code, k, rate(series_id, found.shape[0]))
         if k is not None:
             if z == "mid":
                 service.prepare(series_id)
@@ -118,7 +137,7 @@ def router(store: SegmentStore, service: SegmentService) -> APIRouter:
 
     @routes.patch("/segments/{segment_id}")
     def edit(segment_id: str, body: LooksBody) -> dict[str, Any]:
-        row = service.edit(segment_id, label=body.label, colour=body.colour, visible=body.visible)
+        row = service.edit(segment_id, **body.model_dump())
         return changed(row.study_id, segment_id)
 
     @routes.delete("/segments/{segment_id}")
@@ -136,7 +155,7 @@ def _slice_index(z: str, slices: int) -> int:
     return int(z)
 
 
-def _headers(volume: Volume, code: Coding, k: int | None) -> dict[str, str]:
+def _headers(volume: Volume, code: Coding, k: int | None, rate: float | None) -> dict[str, str]:
     """What the viewer must know of the bytes; numbers only, nothing from the patient's part of a header."""
     depth, rows, columns = volume.shape
     unoriented = depth == 1 and (volume.modality in PROJECTIONS or not volume.spacing_known)
@@ -149,6 +168,7 @@ def _headers(volume: Volume, code: Coding, k: int | None) -> dict[str, str]:
         "letters_known": not unoriented,
         "window": [float(v) for v in volume.window],
         "index": k,
+        "frame_rate": rate,
     }
     return {
         "cache-control": "private, no-cache",

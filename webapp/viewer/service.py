@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +32,7 @@ class SegmentStore(Protocol):
 
     def volume(self, series_id: str) -> Volume: ...
     def series(self, series_id: str) -> tuple[Any, Any]: ...
+    def sources(self, series_id: str) -> tuple[Path, ...]: ...
     def segment(self, segment_id: str) -> Any: ...
     def segments(self, study_id: str) -> tuple[Any, ...]: ...
     def mask(self, segment_id: str) -> Mask: ...
@@ -246,14 +248,20 @@ class SegmentService:
     # ---- name, looks, removal --------------------------------------------------------------------------------------
 
     def edit(
-        self, segment_id: str, *, label: str | None = None, colour: str | None = None, visible: bool | None = None
+        self,
+        segment_id: str,
+        *,
+        label: str | None = None,
+        colour: str | None = None,
+        visible: bool | None = None,
+        outline: bool | None = None,
     ) -> Any:
-        """Rename, recolour, show or hide.  Raises NotFound, Refused, Conflict."""
+        """Rename, recolour, show or hide, fill or outline.  Raises NotFound, Refused, Conflict."""
         if label is None:
-            return self.store.edit_segment(segment_id, colour=colour, visible=visible)
+            return self.store.edit_segment(segment_id, colour=colour, visible=visible, outline=outline)
         # Not while a click is computed: its guess would be stored over the reader's name.
         with self._series_lock(self.store.segment(segment_id).series_id):
-            row = self.store.edit_segment(segment_id, label=label, colour=colour, visible=visible)
+            row = self.store.edit_segment(segment_id, label=label, colour=colour, visible=visible, outline=outline)
         self._changed(row.study_id)
         return row
 

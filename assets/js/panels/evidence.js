@@ -13,6 +13,7 @@ const KINDS = { finding: 'Finding', measurement: 'Measurement', clinical: 'Clini
 
 /** What a measured number is, for whoever points at it. */
 function measuredBy(card) {
+  if (card.annotation_id) return 'Measured by hand in the image; a click shows where';
   const from = `Measured on what ${card.source} drew`;
   if (card.statement === 'lungs: right to left ratio') return `${from}. Projected area of the right lung over that of the left; 1 is symmetric.`;
   if (!card.statement.endsWith('cardiothoracic ratio')) return from;
@@ -129,7 +130,7 @@ export function mount(element) {
       measured = '';
       if (found) return;
       if (card.kind === 'measurement' && state.study?.series.some(isRadiograph)) showCalipers(card);
-      if (card.location) emit('viewer:goto', { lps: card.location, segment: card.segment_id });
+      if (card.location) emit('viewer:goto', { lps: card.location, segment: card.segment_id, annotation: card.annotation_id });
       else if (card.segment_id) emit('segment:select', { id: card.segment_id });
     };
     const row = h(

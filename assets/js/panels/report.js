@@ -389,13 +389,13 @@ class Report {
     this.highlight((s) => s.id === row.data.id);
     emit('cards:highlight', { ids, scroll: true });
     const place = ids.map((id) => this.cards.get(id)).find((card) => card?.location);
-    if (place) emit('viewer:goto', { lps: place.location, segment: place.segment_id });
+    if (place) emit('viewer:goto', { lps: place.location, segment: place.segment_id, annotation: place.annotation_id });
   }
 
   showCard(id, go) {
     emit('cards:highlight', { ids: [id], scroll: go });
     const card = this.cards.get(id);
-    if (go && card?.location) emit('viewer:goto', { lps: card.location, segment: card.segment_id });
+    if (go && card?.location) emit('viewer:goto', { lps: card.location, segment: card.segment_id, annotation: card.annotation_id });
   }
 
   highlight(test, scroll = false) {

@@ -3,6 +3,7 @@
 import { api, emit, on, state } from '/static/js/bus.js';
 import { anatomyRow } from './anatomy.js';
 import { debounce, fill, h, quantity } from './dom.js';
+import { measurementList } from './measurements.js';
 import { guarded, panelReady } from './page.js';
 
 const PLOT_MS = 400;
@@ -20,7 +21,7 @@ export function mount(element, { trigger }) {
   const names = h('datalist', { id: 'rp-organs' }, NAMES.map((value) => h('option', { value })));
   const ofSeries = () => segments.filter((s) => !state.series || s.series === state.series.id);
   const anatomy = anatomyRow(() => new Set(ofSeries().filter((s) => s.based).map((s) => s.label.toLowerCase())));
-  fill(element, h('section.rp-panel', {}, h('h2', {}, 'Segments'), names, anatomy, none, list));
+  fill(element, h('section.rp-panel', {}, h('h2', {}, 'Segments'), names, anatomy, none, list, measurementList()));
 
   on('study:open', (study) => {
     segments = study.segments || [];
@@ -130,6 +131,8 @@ export function mount(element, { trigger }) {
         'span.rp-tools',
         {},
         icon(segment.visible ? '◉' : '○', segment.visible ? 'Hide' : 'Show', () => patch(segment, { visible: !segment.visible })),
+        icon(segment.outline ? '▢' : '▣', segment.outline ? 'Fill' : 'Outline only (O)', () => patch(segment, { outline: !segment.outline })),
+        icon('⇥', 'Its largest slice (J)', () => emit('segment:largest', { id: segment.id })),
         icon('↶', 'Undo the last click', () => step(segment, 'undo'), frozen || !segment.can_undo),
         icon('↷', 'Redo', () => step(segment, 'redo'), frozen || !segment.can_redo),
         icon('×', 'Delete', () => remove(segment), frozen),

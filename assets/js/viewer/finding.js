@@ -64,11 +64,16 @@ function twice(context, ratio, draw) {
   }
 }
 
-function words(context, text, x, y, ratio) {
+/** Text upright, also where the image beneath is turned or mirrored. */
+function words(context, text, atX, atY, ratio) {
+  const { x, y } = context.getTransform().transformPoint(new DOMPoint(atX, atY));
+  context.save();
+  context.resetTransform();
   const left = Math.max(2 * ratio, Math.min(x, context.canvas.width - context.measureText(text).width - 4 * ratio));
   context.lineWidth = 3 * ratio;
   context.strokeStyle = '#000';
   context.strokeText(text, left, y);
   context.fillStyle = rgb;
   context.fillText(text, left, y);
+  context.restore();
 }

@@ -72,6 +72,17 @@ export function fromDisplay(geometry, plane, p, q, w) {
   return ijk;
 }
 
+/** Display pixel on slice `w` → fractional index, whole numbers at voxel centres; held inside the image. */
+export function fromDisplayExact(geometry, plane, p, q, w) {
+  const { u, v, w: through, flip } = AXES[plane];
+  const inside = (value, size) => Math.max(-0.5, Math.min(size - 0.5, value));
+  const ijk = [0, 0, 0];
+  ijk[u] = inside(p - 0.5, geometry.dims[u]);
+  ijk[v] = inside(flip ? geometry.dims[v] - 0.5 - q : q - 0.5, geometry.dims[v]);
+  ijk[through] = w;
+  return ijk;
+}
+
 const LETTERS = [['R', 'L'], ['A', 'P'], ['F', 'H']]; // toward minus and plus of x (Left), y (Posterior), z (Superior)
 
 /** The patient direction of a vector: one letter, and a second where the scan is oblique by more than 20 degrees. */

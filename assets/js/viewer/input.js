@@ -1,4 +1,6 @@
-// Mouse and keyboard in → calls on the viewer.  Keys act only when no text is being typed.
+// Mouse, touch and keyboard in → calls on the viewer.  Keys act only when no text is being typed.
+
+import { MEASURES } from './lines.js';
 
 /** Is this element one that takes text, or a choice that keys move through? */
 export function takesText(target) {
@@ -15,6 +17,7 @@ export function attachPointer(viewer, pane) {
   const { canvas } = pane;
   let press = null; // {action, x, y, ...}
   let wheel = 0;
+  const touches = new Map(); // pointer id → [x, y]: two of them pinch
 
   const actionOf = (event) => {
     if (event.button === 1 || (event.button === 0 && viewer.spaceHeld)) return 'pan';
@@ -33,15 +36,26 @@ export function attachPointer(viewer, pane) {
     document.activeElement?.blur?.();
     canvas.setPointerCapture(event.pointerId);
     viewer.focus = pane;
+    viewer.keyCursor = false;
+    if (event.pointerType === 'touch') touches.set(event.pointerId, [event.clientX, event.clientY]);
+    if (touches.size > 1) {
+      viewer.annotations?.cancel();
+      press = null;
+      return;
+    }
     const [centre, width] = viewer.window;
     press = { action, x: event.clientX, y: event.clientY, lastX: event.clientX, lastY: event.clientY, centre, width, moved: false };
-    if (action === 'navigate') viewer.navigate(pane, event);
-    if (action === 'measure') viewer.startRuler(pane, pane.pointAt(event));
+    if ((action in MEASURES || action === 'navigate') && viewer.annotations?.press(pane, event)) press.action = 'annotate';
+    if (press.action === 'navigate') viewer.navigate(pane, event);
   });
 
   canvas.addEventListener('pointermove', (event) => {
     if (!viewer.stored) return;
+    if (touches.has(event.pointerId) && touches.size > 1) return pinch(event);
+    pane.pointer = pane.canvasPoint(event);
+    if (viewer.lens) viewer.invalidate();
     viewer.setHover(pane, pane.indexAt(event));
+    if (!press || press.action === 'annotate') viewer.annotations?.move(pane, event, Boolean(press));
     if (!press) return;
     const [dx, dy] = [event.clientX - press.x, event.clientY - press.y];
     const [stepX, stepY] = [event.clientX - press.lastX, event.clientY - press.lastY];
@@ -57,23 +71,42 @@ export function attachPointer(viewer, pane) {
     } else if (press.action === 'zoom') {
       pane.zoomAt({ clientX: press.x, clientY: press.y }, Math.exp(-stepY / 150));
     } else if (press.action === 'navigate') viewer.navigate(pane, event);
-    else if (press.action === 'measure') viewer.moveRuler(pane.pointAt(event));
   });
+
+  /** Two fingers: their distance zooms, their middle pans. */
+  function pinch(event) {
+    const middle = () => [0, 1].map((n) => [...touches.values()].reduce((sum, at) => sum + at[n], 0) / touches.size);
+    const spread = () => {
+      const [a, b] = [...touches.values()];
+      return Math.hypot(a[0] - b[0], a[1] - b[1]);
+    };
+    const [before, apart] = [middle(), spread()];
+    touches.set(event.pointerId, [event.clientX, event.clientY]);
+    const now = middle();
+    pane.pan[0] += now[0] - before[0];
+    pane.pan[1] += now[1] - before[1];
+    if (apart > 0) pane.zoomAt({ clientX: now[0], clientY: now[1] }, spread() / apart);
+  }
 
   const release = (event) => {
     const done = press;
     press = null;
+    touches.delete(event.pointerId);
     if (!done || event.type === 'pointercancel') return;
+    if (done.action === 'annotate') return viewer.annotations.release(pane, event, done.moved);
     if (done.action === 'segment' && !done.moved) {
       const index = pane.indexAt(event);
       if (index) viewer.click(pane, index, event.altKey ? false : viewer.positive);
     }
     if (done.action === 'navigate' && !done.moved) viewer.selectAt(pane.indexAt(event));
-    if (done.action === 'measure' && !done.moved) viewer.clearRuler();
   };
   canvas.addEventListener('pointerup', release);
   canvas.addEventListener('pointercancel', release);
-  canvas.addEventListener('pointerleave', () => viewer.setHover(null, null));
+  canvas.addEventListener('pointerleave', () => {
+    pane.pointer = null;
+    viewer.setHover(null, null);
+    if (viewer.lens) viewer.invalidate();
+  });
   canvas.addEventListener('pointerenter', () => {
     viewer.focus = pane;
     viewer.invalidate();
@@ -102,29 +135,43 @@ export const KEYS = [
   ['S', 'segment: click adds, Alt+click removes'],
   ['+ / −', 'the next clicks add / remove'],
   ['N', 'new segment'],
-  ['U, Ctrl+Z', 'undo the last click'],
-  ['Shift+Ctrl+Z', 'redo'],
   ['H', 'hide or show the overlay'],
+  ['O', 'outline or fill of the chosen segment'],
+  ['J', 'jump to its largest slice'],
   ['A', 'draw all anatomy (radiograph)'],
   ['F', 'heat map of the chosen finding'],
+  ['M, Q, E, D', 'measure a length, an angle, an ellipse, a value'],
+  ['K', 'cardiothoracic ratio: heart, then thorax'],
+  ['Delete', 'delete the chosen measurement'],
+  ['U, Ctrl+Z', 'undo the last click or measurement'],
+  ['Shift+Ctrl+Z', 'redo'],
   ['C', 'crosshair tool: click or drag to move'],
+  ['Shift+arrows', 'move the crosshair by a voxel'],
+  ['Enter', 'click at the crosshair with the chosen tool'],
   ['X', 'crosshair lines on or off'],
   ['W', 'window tool (right drag: always)'],
-  ['1 … 6', 'window presets'],
+  ['1 … 6, 0', 'window presets, the header’s own window'],
   ['I', 'invert greys'],
-  ['Z', 'zoom tool (Ctrl+wheel: always)'],
+  ['Z', 'zoom tool (Ctrl+wheel, pinch: always)'],
   ['P', 'pan tool (middle drag, Space+drag: always)'],
-  ['M', 'measure a length'],
-  ['R', 'reset zoom, pan and window'],
+  ['R', 'reset zoom, pan, window, turns and slab'],
+  ['G', 'magnifier'],
+  ['T, Shift+T', 'turn, mirror a radiograph'],
+  ['B', 'next slab: MIP, average, MinIP, none'],
+  [', and .', 'thinner or thicker slab'],
+  ['V', 'cine'],
   ['wheel, arrows', 'one slice'],
   ['Page Up / Down', 'ten slices'],
   ['Home / End', 'first / last slice'],
-  ['L', 'next layout'],
-  ['?', 'this list'],
+  ['L', 'next layout; the last one compares'],
+  ['Shift+L', 'link or unlink what is compared'],
   ['Y', 'why? of the draft: what changes without each card'],
+  ['/', 'add a finding'],
+  ['?', 'this list'],
 ];
 
-const TOOLS = { s: 'segment', c: 'navigate', w: 'window', z: 'zoom', p: 'pan', m: 'measure' };
+const TOOLS = { s: 'segment', c: 'navigate', w: 'window', z: 'zoom', p: 'pan', m: 'length', q: 'angle', e: 'ellipse', d: 'probe', k: 'ratio' };
+const NUDGE = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
 const SCROLL = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1, PageUp: -10, PageDown: 10 };
 
 /** One key press → true where the viewer used it. */
@@ -138,13 +185,26 @@ export function handleKey(viewer, event) {
   }
   if (event.altKey) return false;
   const onRange = event.target instanceof Element && event.target.matches('input[type=range]');
-  if (key in SCROLL && !onRange) viewer.focus.scroll(SCROLL[key]);
+  const onControl = event.target instanceof Element && event.target.closest('button, a, summary, [role=listitem], [role=option], [tabindex]');
+  const shown = viewer.focus.viewer; // the series under the pointer: in the compare layout there are two
+  if (key in NUDGE && event.shiftKey && !onRange) viewer.nudge(...NUDGE[key]);
+  else if (key === 'Enter' && !onControl) viewer.act();
+  else if (key in SCROLL && !onRange) viewer.focus.scroll(SCROLL[key]);
   else if (key === 'Home' && !onRange) viewer.focus.scroll(-Infinity);
   else if (key === 'End' && !onRange) viewer.focus.scroll(Infinity);
-  else if (key in TOOLS) viewer.setTool(TOOLS[key]);
-  else if (/^[1-6]$/.test(key)) viewer.setPreset(Number(key) - 1);
+  else if (key in TOOLS) viewer.chooseTool(TOOLS[key]);
+  else if (/^[0-6]$/.test(key)) shown.setPreset(Number(key) - 1);
   else if (key === 'x') viewer.toggleCrosshair();
-  else if (key === 'i') viewer.toggleInvert();
+  else if (key === 'i') shown.toggleInvert();
+  else if (key === 'g') viewer.toggleLens();
+  else if (key === 'b') viewer.nextSlab();
+  else if (key === '.') viewer.thicken(1);
+  else if (key === ',') viewer.thicken(-1);
+  else if (key === 'v') viewer.toggleCine();
+  else if (key === 't') event.shiftKey ? viewer.flip() : viewer.turn();
+  else if (key === 'o') viewer.toggleOutline();
+  else if (key === 'j') viewer.toLargest();
+  else if ((key === 'Delete' || key === 'Backspace') && viewer.annotations.selected) viewer.annotations.remove();
   else if (key === 'h') viewer.toggleOverlay();
   else if (key === 'a') viewer.drawAnatomy();
   else if (key === 'f') viewer.toggleHeat();
@@ -153,9 +213,10 @@ export function handleKey(viewer, event) {
   else if (key === 'u') viewer.undo();
   else if (key === '+' || key === '=') viewer.setPositive(true);
   else if (key === '-' || key === '_') viewer.setPositive(false);
-  else if (key === 'l') viewer.nextLayout();
+  else if (key === 'l') event.shiftKey ? viewer.toggleLink() : viewer.nextLayout();
   else if (key === '?') viewer.toggleHelp();
   else if (key === 'Escape' && viewer.helpShown) viewer.toggleHelp();
+  else if (key === 'Escape' && viewer.annotations.cancel()) return true;
   else return false;
   return true;
 }

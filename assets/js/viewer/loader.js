@@ -21,11 +21,11 @@ function headerOf(response) {
 }
 
 /**
- * One axial slice, uncompressed. `z` is a slice index or 'mid'.
+ * One axial slice, uncompressed. `z` is a slice index or 'mid'; `full`: with every voxel, also where the volume is thinned.
  * @returns {header: {dims, affine, modality, unit, spacing_known, window, slope, intercept, stride, stored, index}, raw}
  */
-export async function fetchSlice(id, z, signal) {
-  const response = await get(url(id, `?z=${z}`), signal);
+export async function fetchSlice(id, z, signal, full = false) {
+  const response = await get(url(id, `?z=${z}${full ? '&full=1' : ''}`), signal);
   const header = headerOf(response);
   const raw = new Int16Array(await response.arrayBuffer());
   if (raw.length !== header.stored[0] * header.stored[1]) throw new Error('The slice arrived incomplete. Open the series again.');

@@ -50,6 +50,19 @@ export class Masks {
     return mask.voxels[(z * dy + y) * dx + x] > 0;
   }
 
+  /** The slice of a plane on which the segment has most voxels, or −1 for an empty one. */
+  largestSlice(id, plane) {
+    const mask = this.byId.get(id);
+    if (!mask || !mask.voxels.length) return -1;
+    const through = axesOf(plane).w;
+    const [dx, dy] = mask.box.slice(3);
+    const counts = new Uint32Array(mask.box[through + 3]);
+    for (let at = 0; at < mask.voxels.length; at++) {
+      if (mask.voxels[at]) counts[through === 0 ? at % dx : through === 1 ? Math.floor(at / dx) % dy : Math.floor(at / (dx * dy))]++;
+    }
+    return mask.box[through] + counts.indexOf(Math.max(...counts));
+  }
+
   /** Centre of the segment's box as an index, or null for an empty one. */
   centre(id) {
     const mask = this.byId.get(id);

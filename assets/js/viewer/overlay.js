@@ -26,7 +26,7 @@ export class Tint {
     this.key = key;
     const ordered = [...masks.rows].sort((a, b) => (a.id === active) - (b.id === active)); // the active one on top
     const parts = ordered
-      .filter((row) => row.visible)
+      .filter((row) => row.visible && !row.outline)
       .map((row) => ({ colour: rgb(row.colour), slice: masks.slice(row.id, plane, w, dims) }))
       .filter((part) => part.slice);
     if (!parts.length) return (this.box = null);
@@ -53,12 +53,11 @@ export class Tint {
 /** Tinted fill and one-pixel outlines. `transform` = {sx, sy, ox, oy}: device pixel = display pixel * s + o. */
 export function drawSegments(context, tint, masks, plane, w, dims, transform, { opacity, active, flash, ratio }) {
   const box = tint.update(masks, plane, w, dims, active);
-  if (!box) return;
   const { sx, sy, ox, oy } = transform;
   context.save();
   context.imageSmoothingEnabled = false;
   context.globalAlpha = Math.min(1, opacity + flash * 0.4);
-  context.drawImage(tint.canvas, box.p * sx + ox, box.q * sy + oy, box.columns * sx, box.rows * sy);
+  if (box) context.drawImage(tint.canvas, box.p * sx + ox, box.q * sy + oy, box.columns * sx, box.rows * sy);
   const matrix = new DOMMatrix([sx, 0, 0, sy, ox, oy]);
   for (const row of masks.rows) {
     const path = row.visible && masks.outline(row.id, plane, w, dims);
@@ -67,7 +66,7 @@ export function drawSegments(context, tint, masks, plane, w, dims, transform, { 
     placed.addPath(path, matrix);
     const strong = row.id === active;
     context.globalAlpha = opacity === 0 ? 0 : strong ? 1 : 0.75;
-    context.lineWidth = (strong && flash > 0 ? 1 + 2 * flash : 1) * ratio;
+    context.lineWidth = ((strong && flash > 0 ? 1 + 2 * flash : 1) + (row.outline ? 0.6 : 0)) * ratio;
     context.strokeStyle = `rgb(${rgb(row.colour).join(' ')})`;
     context.stroke(placed);
   }

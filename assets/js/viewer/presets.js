@@ -1,7 +1,7 @@
 // Modality and voxels in → the window/level presets on keys 1 to 6: [{name, centre, width}] in value units.
 
 const CT = [
-  ['Soft tissue', 40, 400],
+  ['Abdomen', 40, 400],
   ['Lung', -600, 1500],
   ['Bone', 400, 1800],
   ['Brain', 40, 80],

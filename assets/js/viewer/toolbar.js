@@ -1,7 +1,10 @@
-// The viewer in → its thin toolbar; `update` shows the viewer's state on the buttons.
+// The viewer in → its thin toolbar with two menus; `update` shows the viewer's state on the buttons.
 
+import { Flyout } from './flyout.js';
 import { KEYS } from './input.js';
+import { MEASURES } from './lines.js';
 import { make } from './pane.js';
+import { SLABS } from './slab.js';
 
 const PATHS = {
   single: 'M2.5 3.5h11v9h-11z',
@@ -12,8 +15,13 @@ const PATHS = {
   window: 'M8 2.5a5.5 5.5 0 1 0 .01 0M8 2.5v11M9.6 4.6h1.8M9.6 7h3.4M9.6 9.4h3.2M9.6 11.6h1.6',
   zoom: 'M7 2.8a4.2 4.2 0 1 0 .01 0M10.2 10.2l3.6 3.6M5.2 7h3.6M7 5.2v3.6',
   pan: 'M8 1.5v13M1.5 8h13M6 3.4l2-2 2 2M6 12.6l2 2 2-2M3.4 6l-2 2 2 2M12.6 6l2 2-2 2',
-  measure: 'M2 11.5l9.5-9.5 2.5 2.5-9.5 9.5zM5 8.5l1.4 1.4M7.4 6.1l1.4 1.4M9.8 3.7l1.4 1.4',
-  crosshair: 'M8 1.5v13M1.5 8h13M8 5a3 3 0 1 0 .01 0',
+  compare: 'M1.5 3.5h5.5v9H1.5zM9 3.5h5.5v9H9zM3 8h2.5M10.5 8H13',
+  length: 'M2 11.5l9.5-9.5 2.5 2.5-9.5 9.5zM5 8.5l1.4 1.4M7.4 6.1l1.4 1.4M9.8 3.7l1.4 1.4',
+  angle: 'M13.5 13H2.5L11 3M7.2 13a5 5 0 0 0-1.5-3.7',
+  ellipse: 'M8 4.2c3.4 0 6 1.7 6 3.8s-2.6 3.8-6 3.8-6-1.7-6-3.8 2.6-3.8 6-3.8z',
+  probe: 'M8 2v4.5M8 9.5V14M2 8h4.5M9.5 8H14',
+  ratio: 'M2 4v8M14 4v8M2 8h12M5.5 5.5v5M10 5.5v5',
+  view: 'M2 4.5h6M11 4.5h3M2 8h2M7 8h7M2 11.5h7M12 11.5h2M8 3v3M4 6.5v3M9 10v3',
   invert: 'M8 2.5a5.5 5.5 0 1 0 .01 0zM8 2.5v11M8 5l-4 4M8 8.5l-3 3',
   reset: 'M3.2 6.5a5.2 5.2 0 1 1-.4 3M3 2.8v3.9h3.9',
   add: 'M3 8h10M8 3v10',
@@ -44,22 +52,27 @@ export class Toolbar {
     this.toggles = []; // [button, () => pressed, () => disabled]
 
     this.group();
-    for (const [layout, title] of [['single', 'One image'], ['two', 'Axial and coronal'], ['mpr', 'Three planes']]) {
+    for (const [layout, title] of [['single', 'One image'], ['two', 'Axial and coronal'], ['mpr', 'Three planes and 3D']]) {
       this.button(layout, `${title} (L: next layout)`, () => viewer.setLayout(layout), () => viewer.layout === layout,
         () => layout !== 'single' && !viewer.hasPlanes);
     }
+    this.compare = this.button('compare', '', () => viewer.setLayout('compare'), () => viewer.layout === 'compare', () => !viewer.choices().length);
     this.group();
     const tools = [
       ['segment', 'Click to segment (S)'], ['navigate', 'Move the crosshair (C)'], ['window', 'Window and level (W, or right drag)'],
-      ['zoom', 'Zoom (Z, or Ctrl+wheel)'], ['pan', 'Pan (P, or middle drag)'], ['measure', 'Measure a length (M)'],
+      ['zoom', 'Zoom (Z, or Ctrl+wheel)'], ['pan', 'Pan (P, or middle drag)'],
     ];
     for (const [tool, title] of tools) this.button(tool, title, () => viewer.setTool(tool), () => viewer.tool === tool);
+    this.measure = this.menu('length', 'Measure: length M, angle Q, ellipse E, value D, cardiothoracic ratio K');
+    for (const [tool, { name, key }] of Object.entries(MEASURES)) {
+      this.measure.item(icon(tool), name, key, () => viewer.setTool(tool), () => viewer.tool === tool, () => tool === 'ratio' && !viewer.flat);
+    }
     this.group();
     this.button('add', 'Clicks add to the segment (+)', () => viewer.setPositive(true), () => viewer.positive).classList.add('rr-add');
     this.button('remove', 'Clicks remove from the segment (−, or Alt+click)', () => viewer.setPositive(false), () => !viewer.positive).classList.add('rr-remove');
     this.fresh = this.button('fresh', 'New segment (N)', () => viewer.newSegment(), () => viewer.stored && viewer.active === null);
-    this.button('undo', 'Undo the last click (U)', () => viewer.undo(), null, () => !viewer.activeRow?.can_undo);
-    this.button('redo', 'Redo (Shift+Ctrl+Z)', () => viewer.redo(), null, () => !viewer.activeRow?.can_redo);
+    this.button('undo', 'Undo the last click or measurement (U)', () => viewer.undo(), null, () => !viewer.journal.done.length && !viewer.activeRow?.can_undo);
+    this.button('redo', 'Redo (Shift+Ctrl+Z)', () => viewer.redo(), null, () => !viewer.journal.undone.length && !viewer.activeRow?.can_redo);
     this.group();
     this.button('overlay', 'Overlay on or off (H)', () => viewer.toggleOverlay(), () => !viewer.overlayHidden);
     this.opacity = make('input', 'rr-opacity', this.row);
@@ -74,14 +87,43 @@ export class Toolbar {
       viewer.setPreset(Number(this.presets.value));
       this.presets.blur();
     });
-    this.button('crosshair', 'Crosshair lines on or off (X)', () => viewer.toggleCrosshair(), () => viewer.crosshair, () => !viewer.hasPlanes);
-    this.button('invert', 'Invert greys (I)', () => viewer.toggleInvert(), () => viewer.inverted);
     this.button('reset', 'Reset zoom, pan and window (R)', () => viewer.reset(), null, () => !viewer.stored);
+    this.viewMenu();
     this.status = make('span', 'rr-status', this.root);
     this.status.setAttribute('role', 'status');
     this.row = this.root;
     this.button('help', 'Keyboard (?)', () => viewer.toggleHelp(), () => viewer.helpShown);
     this.progress = make('div', 'rr-progress', this.root);
+  }
+
+  menu(name, title) {
+    const button = this.button(name, title, () => flyout.toggle());
+    button.dataset.menu = name;
+    const flyout = new Flyout(button, this.row);
+    return flyout;
+  }
+
+  /** What changes how an image is shown and is needed now and then. */
+  viewMenu() {
+    const { viewer } = this;
+    const menu = (this.view = this.menu('view', 'Invert, magnifier, slabs, cine, turn and mirror'));
+    menu.item(null, 'Crosshair lines', 'X', () => viewer.toggleCrosshair(), () => viewer.crosshair, () => !viewer.hasPlanes);
+    menu.item(null, 'Invert greys', 'I', () => viewer.toggleInvert(), () => viewer.inverted);
+    menu.item(null, 'Magnifier', 'G', () => viewer.toggleLens(), () => viewer.lens);
+    menu.line();
+    for (const [mode, name] of Object.entries(SLABS)) {
+      menu.item(null, mode === 'none' ? name : `${name} slab`, mode === 'none' ? 'B: next' : '', () => viewer.setSlab(mode), () => viewer.slabOf.mode === mode, () => viewer.flat);
+    }
+    this.thickness = menu.number('Thickness, mm', ', and .', 1, 300, (mm) => viewer.setSlab(viewer.slabOf.mode, mm));
+    menu.line();
+    menu.item(null, 'Cine', 'V', () => viewer.toggleCine(), () => viewer.cine.running, () => viewer.flat);
+    this.rate = menu.number('Frames a second', '', 1, 60, (rate) => {
+      viewer.cine.rate = rate;
+      viewer.invalidate();
+    });
+    menu.line();
+    menu.item(null, 'Turn a radiograph', 'T', () => viewer.turn(), null, () => !viewer.flat);
+    menu.item(null, 'Mirror a radiograph', 'Shift+T', () => viewer.flip(), () => viewer.mirror, () => !viewer.flat);
   }
 
   group() {
@@ -108,6 +150,19 @@ export class Toolbar {
       if (pressed) button.setAttribute('aria-pressed', String(Boolean(pressed())));
       button.disabled = Boolean(disabled?.());
     }
+    const earlier = viewer.earlier.length > 0 && viewer.layout !== 'compare';
+    this.compare.classList.toggle('rr-offer', earlier);
+    const other = viewer.choices().length > 0;
+    this.compare.title = earlier ? 'Compare with the earlier study of this patient (L)' : other ? 'Compare with another series, side by side (L)' : 'Nothing to compare with: no other series and no earlier study of this patient';
+    this.compare.setAttribute('aria-label', this.compare.title);
+    this.measure.button.setAttribute('aria-pressed', String(viewer.tool in MEASURES));
+    const shown = viewer.tool in MEASURES ? viewer.tool : 'length';
+    if (this.measure.shown !== shown) this.measure.button.replaceChildren(icon((this.measure.shown = shown)));
+    this.view.button.setAttribute('aria-pressed', String(viewer.lens || viewer.inverted || viewer.slabOf.mode !== 'none' || viewer.cine.running || viewer.mirror || viewer.turns > 0));
+    for (const menu of [this.measure, this.view]) menu.update();
+    for (const [input, value] of [[this.thickness, viewer.slabOf.mm], [this.rate, viewer.cine.rate]]) {
+      if (document.activeElement !== input) input.value = value;
+    }
     this.opacity.value = Math.round(viewer.opacity * 100);
     const names = viewer.presets.map((preset) => preset.name).join('|');
     if (names !== this.presetNames) {
@@ -129,11 +184,14 @@ export class Toolbar {
 export function helpPanel(parent) {
   const panel = make('div', 'rr-help', parent);
   panel.hidden = true;
+  panel.setAttribute('role', 'region');
+  panel.setAttribute('aria-label', 'Keyboard and mouse');
   make('h2', '', panel).textContent = 'Keyboard and mouse';
   const list = make('dl', '', panel);
   for (const [key, meaning] of KEYS) {
-    make('dt', '', list).textContent = key;
-    make('dd', '', list).textContent = meaning;
+    const line = make('div', '', list);
+    make('dt', '', line).textContent = key;
+    make('dd', '', line).textContent = meaning;
   }
   return panel;
 }

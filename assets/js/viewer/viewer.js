@@ -4,21 +4,27 @@
 // places by `viewer:goto`, and what the reader does leaves as `segments:changed`, `evidence:changed` and `toast`.
 
 import { api, emit, on, state as open } from '../bus.js';
+import { Annotations } from './annotations.js';
+import { Cine } from './cine.js';
+import { choices, Companion, day } from './companion.js';
 import { heatCanvas } from './finding.js';
-import { clamp, isVolume, mainPlane, makeGeometry, PLANES, toIndex, toWorld } from './geometry.js';
+import { axesOf, isVolume, mainPlane, PLANES, toIndex } from './geometry.js';
 import { attachKeyboard, attachPointer } from './input.js';
-import { fetchSlice, fetchVolume } from './loader.js';
+import { Journal } from './journal.js';
+import { Loaded } from './loaded.js';
 import { Masks } from './masks.js';
 import { make, Pane } from './pane.js';
-import { presetsFor } from './presets.js';
-import { makeLut } from './render.js';
+import { middle } from './lines.js';
+import { SLABS } from './slab.js';
 import { helpPanel, Toolbar } from './toolbar.js';
 
-const LAYOUTS = { single: null, two: ['axial', 'coronal'], mpr: PLANES };
+const LAYOUTS = { single: null, two: ['axial', 'coronal'], mpr: PLANES, compare: null };
 const KEPT_FRAMES = 2000;
+const THICKNESSES = [3, 5, 10, 15, 20, 30, 50, 100, 200]; // mm of a slab
 
-export class Viewer {
+export class Viewer extends Loaded {
   constructor(element) {
+    super();
     this.element = element;
     this.stop = new AbortController();
     this.root = make('div', 'rr-viewer', element);
@@ -29,20 +35,29 @@ export class Viewer {
     this.opacity = 0.35;
     this.overlayHidden = false;
     this.heatShown = false;
-    this.inverted = false;
+    this.lens = false;
+    this.keyCursor = false; // the crosshair stands where the keyboard put it, also on a single image
+    this.slabOf = { mode: 'none', mm: 10 };
+    this.turns = 0; // of a radiograph on screen: quarter turns clockwise, mirrored before
+    this.mirror = false;
     this.spaceHeld = false;
     this.flash = 0;
     this.masks = new Masks();
     this.allRows = []; // every segment of the study, all series
     this.queue = Promise.resolve(); // clicks go to the server one after the other
     this.metrics = { first_image_ms: null, volume_ready_ms: null, frames: [], clicks: [] };
-    this.lut = new Uint32Array(65536);
-    this.lutVersion = 0;
+    this.journal = new Journal();
+    this.annotations = new Annotations(this);
+    this.cine = new Cine(this);
+    this.earlier = []; // studies of the same patient with an earlier date
+    this.marksVersion = 0;
     this.forget();
     this.toolbar = new Toolbar(this, this.root);
     this.grid = make('div', 'rr-grid', this.root);
     this.panes = PLANES.map((plane) => new Pane(this, plane, this.grid));
     this.slot = make('div', 'rr-slot-3d', this.grid); // the page puts its 3D view here
+    this.heading = make('div', 'rr-heading', this.grid);
+    this.companion = new Companion(this, this.grid);
     this.empty = make('div', 'rr-empty', this.grid);
     this.empty.textContent = 'Open a study to read it here.';
     this.help = helpPanel(this.root);
@@ -50,7 +65,7 @@ export class Viewer {
     for (const pane of this.panes) attachPointer(this, pane);
     attachKeyboard(this, this.stop.signal);
     this.observer = new ResizeObserver(() => this.invalidate());
-    for (const pane of this.panes) this.observer.observe(pane.stage);
+    for (const pane of [...this.panes, this.companion.pane]) this.observer.observe(pane.stage);
     this.listen();
     this.setLayout('mpr');
   }
@@ -62,7 +77,8 @@ export class Viewer {
       on('study:closed', () => this.close()),
       on('segments:changed', (detail) => this.takeSegments(detail.segments, detail.active)),
       on('segment:select', ({ id }) => this.select(id)),
-      on('viewer:goto', (detail) => this.goto(detail.lps, detail.segment)),
+      on('viewer:goto', (detail) => this.goto(detail.lps, detail.segment, detail.annotation)),
+      on('segment:largest', ({ id }) => this.toLargest(id)),
       on('finding:show', (detail) => this.showFinding(detail)),
     ];
     this.stop.signal.addEventListener('abort', () => stops.forEach((end) => end()));
@@ -72,28 +88,27 @@ export class Viewer {
 
   /** Back to nothing open; voxels are let go. */
   forget() {
-    this.loading?.abort();
-    this.loading = null;
-    this.series = this.header = this.geometry = this.stored = null;
-    this.filled = 0;
-    this.extra = new Set(); // slices fetched alone before the stream reached them
-    this.position = [0, 0, 0];
-    this.window = [40, 400];
-    this.presets = [];
-    this.smallestWidth = 1;
+    this.forgetVoxels();
     this.active = null;
     this.hover = null;
-    this.ruler = null;
     this.finding = null; // {series, term, box, heatCanvas, lines} that the board points at
-    this.problem = '';
+    this.inverted = this.mirror = this.keyCursor = false;
+    this.turns = 0;
+    this.slabOf = { mode: 'none', mm: this.slabOf.mm };
+    this.annotations.cancel();
+    this.cine.reset();
     this.ready = Promise.resolve();
   }
 
   close() {
     this.study = null;
     this.allRows = [];
+    this.earlier = [];
     this.masks.clear();
     this.forget();
+    this.annotations.forget();
+    this.journal.clear();
+    this.companion.forget();
     for (const pane of this.panes) pane.free();
     this.setLayout(this.layout);
   }
@@ -108,12 +123,22 @@ export class Viewer {
     rows
       .then((found) => this.study === study && this.takeSegments(found, this.active))
       .catch((error) => emit('toast', { level: 'error', text: error.message }));
+    this.annotations.load(study).catch((error) => emit('toast', { level: 'error', text: error.message }));
+    this.findEarlier(study);
     // The series list opens the first series where there is one; without a list the viewer does.
     setTimeout(() => {
       if (this.study !== study || this.series || !study.series?.length) return;
       const size = (series) => (series.dimensions || [1]).reduce((a, b) => a * b, 1);
       emit('series:open', [...study.series].sort((a, b) => size(b) - size(a))[0]);
     }, 0);
+  }
+
+  /** Earlier studies of the patient are offered, never opened unasked; without an answer there is no offer. */
+  async findEarlier(study) {
+    const found = await api('GET', `/api/studies/${encodeURIComponent(study.id)}/earlier`).catch(() => []);
+    if (this.study !== study) return;
+    this.earlier = found;
+    this.invalidate();
   }
 
   openSeries(series) {
@@ -139,70 +164,15 @@ export class Viewer {
 
   async load(series, signal) {
     const started = performance.now();
-    const { header, raw } = await fetchSlice(series.id, 'mid', signal);
-    header.letters_known = header.letters_known !== false;
-    const [columns, rows, slices] = header.stored;
-    const all = new Int16Array(columns * rows * slices);
-    all.set(raw, header.index * columns * rows);
-    this.header = header;
-    this.geometry = makeGeometry(header.affine, header.dims);
-    this.stored = { raw: all, dims: header.stored };
-    this.position = header.dims.map((size, axis) => (axis === 2 ? header.index : size >> 1));
-    this.extra.add(header.index);
-    this.presets = presetsFor(header, raw);
-    this.smallestWidth = Math.abs(header.slope);
-    this.hasPlanes = isVolume(this.geometry);
-    this.focus = this.panes.find((pane) => pane.plane === mainPlane(this.geometry));
-    this.setWindow(...header.window);
-    this.setLayout(this.hasPlanes ? 'mpr' : 'single');
-    this.drawNow();
-    this.metrics.first_image_ms = performance.now() - started;
-    if (slices > 1) {
-      let drawn = performance.now();
-      await fetchVolume(series.id, all, signal, (bytes) => {
-        this.filled = bytes;
-        if (performance.now() - drawn < 120) return;
-        drawn = performance.now();
-        this.invalidate();
-      });
-    }
-    this.filled = all.byteLength;
-    if (header.modality !== 'CT') this.presets = presetsFor(header, all);
+    await this.read(series, signal, () => {
+      this.hasPlanes = isVolume(this.geometry);
+      this.focus = this.panes.find((pane) => pane.plane === mainPlane(this.geometry));
+      this.setLayout(this.layout === 'compare' && this.choices().length ? 'compare' : this.hasPlanes ? 'mpr' : 'single');
+      this.drawNow();
+      this.metrics.first_image_ms = performance.now() - started;
+    });
     this.drawNow();
     this.metrics.volume_ready_ms = performance.now() - started;
-  }
-
-  /** Bytes of voxels there are, as a part of the whole: 0 to 1. */
-  loadedPart() {
-    return this.stored ? this.filled / this.stored.raw.byteLength : this.series && !this.problem ? 0.02 : 1;
-  }
-
-  /** Changes whenever the voxels that a plane shows may have changed. */
-  dataVersion(plane) {
-    if (plane !== 'axial') return this.filled;
-    const bytes = this.stored.dims[0] * this.stored.dims[1] * 2;
-    const k = this.position[2];
-    return (k + 1) * bytes <= this.filled ? 'whole' : this.extra.has(k) ? 'alone' : 'none';
-  }
-
-  /** A slice that the stream has not reached is fetched alone. */
-  async ensureSlice(k) {
-    const { stored, series, loading } = this;
-    const size = stored.dims[0] * stored.dims[1];
-    if ((k + 1) * size * 2 <= this.filled || this.extra.has(k) || this.fetching) return;
-    this.fetching = true;
-    try {
-      const { raw } = await fetchSlice(series.id, k, loading.signal);
-      if (this.stored !== stored) return;
-      stored.raw.set(raw, k * size);
-      this.extra.add(k);
-      this.invalidate();
-    } catch {
-      // The stream brings this slice too, and reports its own failure.
-    } finally {
-      this.fetching = false;
-    }
-    if (this.stored === stored && this.position[2] !== k) this.ensureSlice(this.position[2]);
   }
 
   // ---- drawing -----------------------------------------------------------------------------------------------------
@@ -224,6 +194,7 @@ export class Viewer {
     if (!this.shown) return;
     const started = performance.now();
     for (const pane of this.panes) pane.draw();
+    if (this.layout === 'compare') this.companion.draw();
     this.toolbar.update();
     if (!this.stored) return;
     if (this.metrics.frames.length >= KEPT_FRAMES) this.metrics.frames.splice(0, KEPT_FRAMES / 2);
@@ -237,19 +208,41 @@ export class Viewer {
   }
 
   setLayout(layout) {
-    const possible = !this.stored || this.hasPlanes ? layout : 'single';
+    const can = { single: true, compare: this.choices().length > 0 };
+    const possible = !this.stored || (can[layout] ?? this.hasPlanes) ? layout : 'single';
     this.layout = possible;
     this.grid.dataset.layout = possible;
-    const shown = LAYOUTS[possible] || [this.focus.plane];
+    const { plane } = this.focus;
+    const shown = LAYOUTS[possible] || [plane];
     for (const pane of this.panes) pane.root.hidden = !shown.includes(pane.plane);
-    if (!shown.includes(this.focus.plane)) this.focus = this.panes.find((pane) => pane.plane === shown[0]);
+    if (!shown.includes(plane) || this.focus.viewer !== this) this.focus = this.panes.find((pane) => pane.plane === (shown.includes(plane) ? plane : shown[0]));
+    this.setCompare(possible === 'compare' && Boolean(this.stored));
     this.updateEmpty();
     this.invalidate();
   }
 
   nextLayout() {
-    const names = Object.keys(LAYOUTS);
+    const names = Object.keys(LAYOUTS).filter((name) => name === 'single' || (name === 'compare' ? this.choices().length : this.hasPlanes));
     this.setLayout(names[(names.indexOf(this.layout) + 1) % names.length]);
+  }
+
+  /** What the open series can be compared with. */
+  choices() {
+    return this.study && this.series ? choices(this.study, this.series, this.earlier) : [];
+  }
+
+  setCompare(shown) {
+    const { companion } = this;
+    companion.pane.root.hidden = companion.heading.hidden = this.heading.hidden = !shown;
+    if (!shown) return;
+    const { series } = this;
+    this.heading.textContent = `${day(this.study.date)}  ${series.modality} ${series.description || `Series ${series.number}`}`;
+    companion.setPlane(this.focus.plane);
+    companion.offer(this.choices());
+  }
+
+  toggleLink() {
+    if (this.layout === 'compare') this.companion.toggleLink();
   }
 
   statusText() {
@@ -260,6 +253,8 @@ export class Viewer {
     if (part < 1) parts.push(`loading ${Math.floor(part * 100)} %`);
     if (stride > 1) parts.push('half detail');
     if (!this.header.spacing_known) parts.push('no mm');
+    if (this.cine.running) parts.push(`cine ${this.cine.rate} / s`);
+    else if (this.earlier.length && this.layout !== 'compare') parts.push(`earlier ${this.earlier[0].date.slice(0, 4)}`);
     return parts.join(' · ');
   }
 
@@ -267,32 +262,45 @@ export class Viewer {
   statusTitle() {
     if (!this.stored) return '';
     const parts = [];
-    if (this.header.stride > 1) parts.push('Every second voxel in plane is shown; masks and measurements use all.');
+    if (this.header.stride > 1) parts.push('The scan is too large to be held whole: every second voxel in plane is shown while scrolling, in the other planes and in slabs; an axial slice at rest has all, and masks and measurements use all.');
     if (!this.header.spacing_known) parts.push('The scan does not say how large its voxels are: lengths are in pixels.');
+    if (this.earlier.length && this.layout !== 'compare') parts.push(`There is an earlier study of this patient (${day(this.earlier[0].date)}): the compare layout shows it beside this one (L).`);
     return parts.join(' ');
-  }
-
-  /** Value and place of a voxel, on two lines. */
-  readout(index) {
-    const { header, geometry, stored } = this;
-    const [i, j] = [Math.floor(index[0] / header.stride), Math.floor(index[1] / header.stride)];
-    const at = (index[2] * stored.dims[1] + j) * stored.dims[0] + i;
-    if ((at + 1) * 2 > this.filled && !this.extra.has(index[2])) return 'loading'; // a voxel that is not here has no value
-    const raw = stored.raw[at];
-    const value = raw * header.slope + header.intercept;
-    const digits = Number.isInteger(header.slope) && Number.isInteger(header.intercept) ? 0 : 2;
-    const unit = header.unit === '1' ? '' : ` ${header.unit}`;
-    if (!header.letters_known || !header.spacing_known) return `${value.toFixed(digits).replace('-', '−')}${unit}\n(${index[0]}, ${index[1]})`;
-    const [x, y, z] = toWorld(geometry, index).map((mm) => mm.toFixed(1).replace('-', '−'));
-    return `${value.toFixed(digits).replace('-', '−')}${unit}\nL ${x}  P ${y}  S ${z} mm`;
   }
 
   // ---- what the reader does ----------------------------------------------------------------------------------------
 
   moveTo(index) {
-    this.position = index.map((value, axis) => clamp(Math.round(value), this.geometry.dims[axis]));
-    this.ensureSlice(this.position[2]);
-    this.invalidate();
+    this.placeAt(index);
+    if (this.layout === 'compare') this.companion.follow();
+  }
+
+  /** The crosshair a voxel on, in the plane that has the focus: what a mouse points at, without one. */
+  nudge(across, down) {
+    const pane = this.focus;
+    const { viewer } = pane;
+    const { u, v, flip } = axesOf(pane.plane);
+    const index = [...viewer.position];
+    index[u] += across;
+    index[v] += flip ? -down : down;
+    this.keyCursor = true;
+    viewer.moveTo(index);
+    if (viewer !== this) return;
+    this.annotations.follow(pane, this.position);
+    this.setHover(pane, this.position);
+  }
+
+  /** What a click at the crosshair would do. */
+  act() {
+    const pane = this.focus;
+    if (pane.viewer !== this) return;
+    if (this.tool === 'segment') this.click(pane, this.position, this.positive);
+    else if (this.tool === 'navigate') this.selectAt(this.position);
+    else this.annotations.enter(pane, this.position);
+  }
+
+  crosshairOn(pane) {
+    return this.keyCursor || (this.crosshair && this.layout !== 'single' && pane.slices > 1);
   }
 
   navigate(pane, event) {
@@ -305,13 +313,26 @@ export class Viewer {
     this.hover = pane && index ? { pane, index } : null;
     if (!before && !this.hover) return;
     if (before && before.pane !== pane) before.pane.where.textContent = '';
-    if (pane) pane.where.textContent = index ? this.readout(index) : '';
+    if (pane) pane.where.textContent = index ? this.readout(index, pane) : '';
+  }
+
+  /** Value, place, and the segments that lie there. */
+  readout(index, pane = null) {
+    const names = this.overlayHidden ? [] : this.masks.rows.filter((row) => row.visible && this.masks.has(row.id, index));
+    return [super.readout(index, pane), names.map((row) => row.label || `segment ${row.number}`).join(', ')].filter(Boolean).join('\n');
   }
 
   setTool(tool) {
+    if (tool !== this.tool) this.annotations.cancel();
     this.tool = tool;
     this.grid.dataset.tool = tool;
     this.invalidate();
+  }
+
+  /** A tool by its key; a ratio of heart and thorax needs a radiograph. */
+  chooseTool(tool) {
+    if (tool === 'ratio' && !this.flat) return emit('toast', { level: 'info', text: 'A cardiothoracic ratio is measured on a frontal radiograph.' });
+    this.setTool(tool);
   }
 
   setSpace(held) {
@@ -322,34 +343,6 @@ export class Viewer {
   setPositive(positive) {
     this.positive = positive;
     this.setTool('segment');
-  }
-
-  setWindow(centre, width) {
-    this.window = [centre, Math.max(width, this.smallestWidth)];
-    this.applyWindow();
-  }
-
-  applyWindow() {
-    if (!this.header) return;
-    makeLut(this.header.slope, this.header.intercept, ...this.window, this.inverted, this.lut);
-    this.lutVersion++;
-    this.invalidate();
-  }
-
-  setPreset(n) {
-    const preset = this.presets[n];
-    if (preset) this.setWindow(preset.centre, preset.width);
-  }
-
-  /** Which preset the window is at, or −1. */
-  currentPreset() {
-    const [centre, width] = this.window;
-    return this.presets.findIndex((preset) => Math.abs(preset.centre - centre) < 1e-6 && Math.abs(preset.width - width) < 1e-6);
-  }
-
-  toggleInvert() {
-    this.inverted = !this.inverted;
-    this.applyWindow();
   }
 
   toggleCrosshair() {
@@ -386,10 +379,61 @@ export class Viewer {
   }
 
   reset() {
-    for (const pane of this.panes) pane.reset();
-    this.inverted = false;
-    this.ruler = null;
-    this.setWindow(...this.header.window);
+    for (const pane of [...this.panes, this.companion.pane]) pane.reset();
+    this.turns = 0;
+    this.mirror = false;
+    this.slabOf = { ...this.slabOf, mode: 'none' };
+    for (const view of this.layout === 'compare' && this.companion.stored ? [this, this.companion] : [this]) {
+      view.inverted = false;
+      view.setWindow(...view.header.window);
+    }
+  }
+
+  get flat() {
+    return Boolean(this.stored) && this.geometry.dims[2] === 1;
+  }
+
+  /** A radiograph a quarter turn on; the letters, where there are any, turn with it. */
+  turn(quarters = 1) {
+    if (!this.flat) return emit('toast', { level: 'info', text: 'Only single images are turned: planes of a scan keep their sides.' });
+    this.turns = (this.turns + quarters + 4) % 4;
+    this.invalidate();
+  }
+
+  /** Left and right exchanged on screen, and told in the image's corner. */
+  flip() {
+    if (!this.flat) return emit('toast', { level: 'info', text: 'Only single images are mirrored: planes of a scan keep their sides.' });
+    this.mirror = !this.mirror;
+    this.turns = (4 - this.turns) % 4; // mirrored as it stands on screen
+    this.invalidate();
+  }
+
+  toggleLens() {
+    this.lens = !this.lens;
+    this.invalidate();
+  }
+
+  setSlab(mode, mm = this.slabOf.mm) {
+    this.slabOf = { mode, mm };
+    this.invalidate();
+  }
+
+  nextSlab() {
+    const modes = Object.keys(SLABS);
+    this.setSlab(modes[(modes.indexOf(this.slabOf.mode) + 1) % modes.length]);
+  }
+
+  /** A slab one step thicker (1) or thinner (−1); without one a MIP begins. */
+  thicken(step) {
+    const { mode, mm } = this.slabOf;
+    if (mode === 'none') return this.setSlab('max');
+    const at = THICKNESSES.findIndex((thickness) => thickness >= mm);
+    this.setSlab(mode, THICKNESSES[Math.max(0, Math.min(THICKNESSES.length - 1, (at < 0 ? THICKNESSES.length : at) + step))]);
+  }
+
+  toggleCine() {
+    this.cine.toggle();
+    this.invalidate();
   }
 
   get helpShown() {
@@ -401,30 +445,11 @@ export class Viewer {
     this.invalidate();
   }
 
-  startRuler(pane, point) {
-    this.ruler = { pane, slice: pane.slice, from: point, to: point };
-  }
-
-  moveRuler(point) {
-    if (!this.ruler) return;
-    this.ruler.to = point;
-    this.invalidate();
-  }
-
-  clearRuler() {
-    this.ruler = null;
-    this.invalidate();
-  }
-
-  rulerText() {
-    const { pane, from, to } = this.ruler;
-    const [dp, dq] = [to[0] - from[0], to[1] - from[1]];
-    if (!this.header.spacing_known) return `${Math.hypot(dp, dq).toFixed(0)} px`;
-    const { sx, sy, perMm } = pane.transform();
-    return `${Math.hypot((dp * sx) / perMm, (dq * sy) / perMm).toFixed(1)} mm`;
-  }
-
   // ---- segments ----------------------------------------------------------------------------------------------------
+
+  ticksChanged() {
+    this.marksVersion++;
+  }
 
   get activeRow() {
     return this.masks.rows.find((row) => row.id === this.active);
@@ -470,15 +495,29 @@ export class Viewer {
     this.moveTo(index);
     return this.enqueue(async () => {
       if (this.series !== series) return;
-      await this.change(() =>
+      const made = await this.change(() =>
         api('POST', `/api/series/${encodeURIComponent(series.id)}/click`, { index, positive, segment: this.active }),
       );
+      this.noteClick(made);
       this.drawNow();
       this.metrics.clicks.push(performance.now() - started);
     }).finally(done);
   }
 
+  /** A click can be undone while it is the segment's last one, and brought back while nothing came after it. */
+  noteClick(made) {
+    const count = this.allRows.find((row) => row.id === made)?.clicks.length;
+    const move = (way, expected) => async () => {
+      const row = this.allRows.find((candidate) => candidate.id === made);
+      if (!row || !row[`can_${way}`] || row.clicks.length !== expected) return false;
+      await this.change(() => api('POST', `/api/segments/${encodeURIComponent(made)}/${way}`));
+      return true;
+    };
+    if (count) this.journal.push(move('undo', count), move('redo', count - 1));
+  }
+
   undo() {
+    if (this.annotations.cancel()) return this.queue;
     return this.step('undo');
   }
 
@@ -486,8 +525,10 @@ export class Viewer {
     return this.step('redo');
   }
 
+  /** The last thing done, of whatever kind; of what was done before this page was opened, the active segment's clicks. */
   step(which) {
     return this.enqueue(async () => {
+      if (await this.journal[which]()) return;
       const row = this.activeRow;
       if (!row) return emit('toast', { level: 'info', text: `Choose a segment to ${which} its last click.` });
       if (!row[`can_${which}`]) return emit('toast', { level: 'info', text: `There is nothing to ${which}.` });
@@ -511,21 +552,51 @@ export class Viewer {
     emit('evidence:changed');
     if (row?.note) emit('toast', { level: 'info', text: row.note });
     await this.masksReady;
+    return answer.segment;
   }
 
-  /** Centre all planes on a point (LPS mm) and flash the segment, opening its series where another is shown. */
-  async goto(lps, segment = null) {
+  /** Outline instead of fill for the active segment, or back. */
+  toggleOutline() {
+    const row = this.activeRow;
+    if (!row) return emit('toast', { level: 'info', text: 'Choose a segment to show it as an outline.' });
+    return this.enqueue(async () => {
+      const answer = await api('PATCH', `/api/segments/${encodeURIComponent(row.id)}`, { outline: !row.outline });
+      emit('segments:changed', { segments: answer.segments, active: answer.segment });
+    });
+  }
+
+  /** The slice of the focused plane on which the active segment is largest. */
+  toLargest(id = this.active) {
+    const pane = this.focus.viewer === this ? this.focus : this.panes[0];
+    const slice = this.masks.largestSlice(id, pane.plane);
+    if (slice < 0) return emit('toast', { level: 'info', text: 'Choose a segment to go to its largest slice.' });
+    this.moveTo(this.masks.centre(id).map((value, axis) => (axis === axesOf(pane.plane).w ? slice : value)));
+  }
+
+  /** Centre all planes on a point (LPS mm), flash the segment or choose the measurement, opening its series where
+   * another is shown. */
+  async goto(lps, segment = null, annotation = null) {
     const row = segment && this.allRows.find((candidate) => candidate.id === segment);
-    if (row && row.series !== this.series?.id) {
-      const series = this.study?.series?.find((candidate) => candidate.id === row.series);
+    const drawn = annotation && this.annotations.rows.find((candidate) => candidate.id === annotation);
+    const wanted = (row || drawn)?.series;
+    if (wanted && wanted !== this.series?.id) {
+      const series = this.study?.series?.find((candidate) => candidate.id === wanted);
       if (series) emit('series:open', series);
       await this.ready;
+    }
+    if (drawn) {
+      this.annotations.select(drawn.id);
+      if (!this.panes.some((pane) => pane.visible && pane.plane === drawn.plane)) {
+        this.focus = this.panes.find((pane) => pane.plane === drawn.plane);
+        this.setLayout(this.layout);
+      }
     }
     if (row) {
       await this.masksReady;
       this.select(row.id);
     }
     if (!this.geometry) return;
+    if (drawn && !lps) return this.moveTo(middle(drawn.points));
     const index = lps ? toIndex(this.geometry, lps) : row && this.masks.centre(row.id);
     if (!index) return;
     this.moveTo(index);
@@ -555,11 +626,15 @@ export class Viewer {
       series: this.series?.id ?? null, header, position, window: levels, layout, tool, positive, inverted, active,
       crosshair, opacity, problem, heat: this.heatShown, finding: this.finding && { term: this.finding.term, box: this.finding.box, lines: this.finding.lines ?? [] },
       ready: this.loadedPart() >= 1 && Boolean(this.stored), segments: this.masks.rows.map((row) => row.id),
+      annotations: this.annotations.rows, selected: this.annotations.selected, slab: this.slabOf, turns: this.turns, mirror: this.mirror,
+      cine: this.cine.running,
     };
   }
 
   unmount() {
     this.forget();
+    this.companion.forget();
+    this.annotations.unmount();
     this.observer.disconnect();
     this.stop.abort();
     this.root.remove();
