@@ -427,7 +427,7 @@ class Remote(Drafter):
         form.began(section, ids)
         if statement.support != "supported":
             header = line.partition(":")[0] + ":"
-            warmer = max(drafter.SECOND_TRY, plan.job.temperature)
+            warmer = max(drafter.TRY_AT, plan.job.temperature)
             again = yield from self._one_line(writing, section, ids, header, warmer)
             second = self._statement(plan, again, number) if again and self._parsed(form, again) else None
             if second is not None:

@@ -251,7 +251,7 @@ def test_a_line_that_the_cards_do_not_support_is_asked_for_once_more(fake: Fake)
     assert first.rewritten == "The heart is normal in size."
     assert len(fake.asked) == 2
     body = fake.bodies()[1]
-    assert body["temperature"] == drafter.SECOND_TRY
+    assert body["temperature"] == drafter.TRY_AT
     assert body["messages"][-1]["content"].endswith("It begins with: F E1 heart present:")
     assert re.fullmatch(body["structured_outputs"]["regex"], ENLARGED)
     assert not re.fullmatch(body["structured_outputs"]["regex"], FLUID)
