@@ -1,7 +1,8 @@
-"""Volume and clicks in → mask out: the one interface behind which every engine stands."""
+"""Volume and prompts in → mask out: the one interface behind which every engine stands."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +17,41 @@ class Click:
 
     index: tuple[int, int, int]
     positive: bool = True
+
+
+Index = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Scribble:
+    """A freehand line through one plane: every point of it is inside, or outside where not `positive`.
+
+    `points` are (i, j, k) in the order they were drawn; all share one index along the plane's axis.
+    """
+
+    points: tuple[Index, ...]
+    positive: bool = True
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle on one plane around the structure, or a cuboid: nothing outside it belongs there on those slices.
+
+    `first` and `last` are opposite corners (i, j, k), both inside; on one axis they are equal for a rectangle.
+    """
+
+    first: Index
+    last: Index
+
+
+@dataclass(frozen=True)
+class Lasso:
+    """A closed freehand ring on one plane around the structure; `points` (i, j, k) share one index."""
+
+    points: tuple[Index, ...]
+
+
+Prompt = Click | Scribble | Box | Lasso
 
 
 @dataclass(frozen=True)
@@ -73,19 +109,33 @@ class Segmentation:
         confidence: 0 to 1, the engine's own, uncalibrated unless the engine's card says so.
         used: how many of the prompts shaped the mask.
         note: one sentence for the reader when something is off ("the click is outside the body"), else "".
+        hint: where the next click would tell the engine most and whether it takes that place for inside; None when
+            it expects nothing of another click, or does not know.
+        settled: the engine expects no gain from another click.
     """
 
     mask: Mask
     confidence: float
     used: int
     note: str = ""
+    hint: Click | None = None
+    settled: bool = False
+
+
+def never() -> bool:
+    """The `cancelled` of work that nobody stops."""
+    return False
 
 
 class Engine(Protocol):
     """One way to turn prompts into a mask.
 
     `prepare` does the work that depends on the volume alone and may take seconds (it is run once per series, in the
-    background); `segment` is run on every click and must be deterministic in (prepared, clicks).
+    background); `segment` is run on every prompt and must be deterministic in (prepared, prompts).  An engine that
+    knows clicks alone takes the other prompts through `prompts.as_clicks`.
+
+    `cancelled` is asked between steps; where it answers True, `segment` raises `errors.Cancelled` and leaves
+    `prepared` as it was.
     """
 
     name: str
@@ -94,4 +144,6 @@ class Engine(Protocol):
 
     def prepare(self, volume: Volume) -> Any: ...
 
-    def segment(self, prepared: Any, clicks: tuple[Click, ...]) -> Segmentation: ...
+    def segment(
+        self, prepared: Any, prompts: tuple[Prompt, ...], cancelled: Callable[[], bool] = never
+    ) -> Segmentation: ...

@@ -12,16 +12,17 @@ marker watersheds; the distance-map flooding is the usual separation of touching
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
 from skimage.segmentation import watershed
 
-from core_models.errors import Refused
+from core_models.errors import Cancelled, Refused
 from core_models.segmentation import grid as grids
 from core_models.segmentation import native
-from core_models.segmentation.engine import Click, Segmentation
+from core_models.segmentation.engine import Click, Prompt, Segmentation, never
 from core_models.segmentation.grid import Grid
 from core_models.segmentation.morphology import (
     Box,
@@ -37,6 +38,7 @@ from core_models.segmentation.morphology import (
     flood,
     shifted,
 )
+from core_models.segmentation.prompts import as_clicks
 from core_models.study.volume import Volume
 
 SAMPLE_RADIUS = 4.0  # values within this of a click tell what tissue it is in
@@ -101,19 +103,23 @@ class WatershedEngine:
         """Build the coarse grid; 1 to 2 s for a chest CT on two cores."""
         return grids.build(volume)
 
-    def segment(self, prepared: Grid, clicks: tuple[Click, ...]) -> Segmentation:
-        """Answer all clicks at once, at native resolution.
+    def segment(
+        self, prepared: Grid, prompts: tuple[Prompt, ...], cancelled: Callable[[], bool] = never
+    ) -> Segmentation:
+        """Answer all prompts at once, at native resolution.
 
         Raises:
             Refused: a click outside the volume, or no positive click.
         """
-        kept, notes = _settle(prepared.volume, clicks)
+        kept, notes = settle(as_clicks(prepared.volume, prompts))
         positive, negative = ([c for c in kept if c.positive is side] for side in (True, False))
         inside, outside = (
             [prepared.from_native(c.index[::-1]) for c in side]
             for side in (positive, negative)  # type: ignore
         )
         coarse, core, tissues = _grow(prepared, inside, outside)
+        if cancelled():
+            raise Cancelled("Another click came before this one was answered.")
         coarse, box = _refine(prepared, coarse, core, tissues, inside, outside)
         mask = native.upsample(
             prepared, coarse, box, [c.index[::-1] for c in positive], [c.index[::-1] for c in negative]
@@ -123,15 +129,12 @@ class WatershedEngine:
         return Segmentation(mask, _confidence(prepared, coarse, box), len(kept), " ".join(notes))
 
 
-def _settle(volume: Volume, clicks: tuple[Click, ...]) -> tuple[list[Click], list[str]]:
-    """The clicks that count: the last one at each voxel, in order, and what to tell the reader."""
-    nz, ny, nx = volume.shape
-    for click in clicks:
-        if not all(0 <= c < n for c, n in zip(click.index, (nx, ny, nz), strict=True)):
-            raise Refused(
-                f"The click at {tuple(click.index)} is outside the volume of {nx} × {ny} × {nz} voxels "
-                "(column, row, slice)."
-            )
+def settle(clicks: tuple[Click, ...]) -> tuple[list[Click], list[str]]:
+    """The clicks that count: the last one at each voxel, in order, and what to tell the reader.
+
+    Raises:
+        Refused: none of them is positive.
+    """
     last: dict[tuple[int, ...], Click] = {}
     contradicted = False
     for click in clicks:
