@@ -93,7 +93,9 @@ class Services:
             priors=priors,
             reports=reports,
             drafting=Drafting(store, board, priors, reports, load_writer or loader(settings), eyes),
-            segments=SegmentService(store, on_change=board.sync, **(segment_options or {})),
+            segments=SegmentService(
+                store, on_change=board.sync, **{"limit_s": settings.segment_seconds, **(segment_options or {})}
+            ),
             annotations=AnnotationService(store, on_change=board.sync),
             eyes=eyes,
             demos=Demos(settings),

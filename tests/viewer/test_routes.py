@@ -272,3 +272,74 @@ def test_a_slice_of_a_thinned_volume_comes_whole_when_asked(
     assert (thinned.headers["x-stride"], whole.headers["x-stride"]) == ("2", "1")
     np.testing.assert_array_equal(np.frombuffer(whole.content, "<i2"), ct().array[3].ravel())
     np.testing.assert_array_equal(np.frombuffer(thinned.content, "<i2"), ct().array[3, ::2, ::2].ravel())
+
+
+# ---- prompts and edits of every kind -------------------------------------------------------------------------------
+
+
+def _prompt(client: TestClient, series: str, prompt: dict[str, Any], **body: Any) -> Any:
+    return client.post(f"/api/series/{series}/prompt", json={"prompt": prompt, **body})
+
+
+PROMPTS: list[dict[str, Any]] = [
+    {"kind": "click", "index": [20, 16, 8]},
+    {"kind": "scribble", "points": [[20, 16, 8], [26, 16, 8]]},
+    {"kind": "box", "first": [15, 10, 8], "last": [25, 20, 8]},
+    {"kind": "lasso", "points": [[15, 10, 8], [25, 10, 8], [25, 20, 8]]},
+    {"kind": "stroke", "points": [[20, 16, 8], [26, 16, 8]], "radius_mm": 2.5, "axis": 2},
+    {"kind": "grow", "seed": [20, 16, 8], "low": -1000, "high": 1000},
+]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS, ids=[p["kind"] for p in PROMPTS])
+def test_every_prompt_becomes_a_segment_that_tells_its_step(client: TestClient, series: str, prompt: dict) -> None:
+    row = _segment(_prompt(client, series, prompt, begins="word"))
+    (step,) = row["steps"]
+    assert step["kind"] == prompt["kind"]
+    assert (step["unit"], step["removed"]) == ("ml", 0.0)
+    assert step["added"] == pytest.approx(row["measurement"]["volume_ml"])
+    assert step["ms"] > 0
+    shown = {key: value for key, value in prompt.items() if (prompt["kind"], key) != ("stroke", "points")}
+    assert shown.items() <= step.items()
+    again = _segment(_prompt(client, series, {"kind": "click", "index": [30, 16, 8]}, begins="word"))
+    assert (again["id"], len(again["steps"])) == (row["id"], 2), "the page's own word leads to the same segment"
+    assert again["version"] != row["version"]
+
+
+def test_a_brush_tells_its_slice_and_keeps_its_line_to_itself(client: TestClient, series: str) -> None:
+    (step,) = _segment(_prompt(client, series, PROMPTS[4]))["steps"]
+    assert step["slice"] == 8
+    assert "points" not in step
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        {"kind": "circle", "index": [20, 16, 8]},
+        {"index": [20, 16, 8]},
+        {"kind": "click", "index": [20, 16]},
+        {"kind": "scribble", "points": []},
+        {"kind": "scribble", "points": [[20, 16, 8]] * 4001},
+        {"kind": "scribble", "points": [[20, 16, 99]]},
+        {"kind": "box", "first": [15, 10, 8], "last": [25, 20, 20]},
+        {"kind": "lasso", "points": [[15, 10, 8], [15, 10, 8]]},
+        {"kind": "lasso", "points": [[15, 10, 8], [25, 11, 9], [20, 20, 7]]},
+        {"kind": "stroke", "points": [[20, 16, 8]], "radius_mm": 1e9, "axis": 2},
+        {"kind": "stroke", "points": [[20, 16, 8]], "radius_mm": 1, "axis": 3},
+        {"kind": "stroke", "points": [[20, 16, 8], [20, 16, 9]], "radius_mm": 1, "axis": 2},
+        {"kind": "grow", "seed": [20, 16, 8], "low": 500, "high": 400},
+        {"kind": "grow", "seed": [20, 16, 8], "low": "low", "high": 400},
+        {"kind": "interpolation", "axis": 2},
+    ],
+)
+def test_a_malformed_prompt_is_refused_in_one_sentence(client: TestClient, series: str, prompt: dict) -> None:
+    answer = _prompt(client, series, prompt)
+    assert answer.status_code == 422, answer.text
+    assert list(answer.json()) == ["error"]
+    assert _segment(_click(client, series))["number"] == 1
+
+
+def test_numbers_that_are_none_are_refused(client: TestClient, series: str) -> None:
+    body = '{"prompt": {"kind": "grow", "seed": [20, 16, 8], "low": -Infinity, "high": NaN}}'
+    answer = client.post(f"/api/series/{series}/prompt", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422

@@ -1,4 +1,4 @@
-"""Store and segment service → the viewer's routes: voxels, masks, clicks, undo and redo."""
+"""Store and segment service → the viewer's routes: voxels, masks, prompts and edits, undo and redo."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from core_models.errors import Refused
 from core_models.study.cine import frame_rate
 from core_models.study.volume import Volume
 from webapp.routes import shapes
+from webapp.viewer.prompts import ActionBody
 from webapp.viewer.service import SegmentService, SegmentStore
 from webapp.viewer.voxels import Coding, Packed, chunks, coding_of, slice_bytes
 
@@ -33,6 +34,15 @@ class ClickBody(BaseModel):
     index: Annotated[list[StrictInt], Field(min_length=3, max_length=3)]
     positive: StrictBool = True
     segment: str | None = None
+
+
+class PromptBody(BaseModel):
+    """A prompt or an edit; `segment` null begins a new one, for which `begins` is the page's own word until it is."""
+
+    model_config = ConfigDict(extra="forbid")
+    prompt: ActionBody
+    segment: str | None = None
+    begins: Annotated[str, Field(max_length=64)] = ""
 
 
 class LooksBody(BaseModel):
@@ -125,6 +135,11 @@ def router(store: SegmentStore, service: SegmentService) -> APIRouter:
     def click(series_id: str, body: ClickBody) -> dict[str, Any]:
         i, j, k = body.index
         row = service.click(series_id, (i, j, k), body.positive, body.segment)
+        return changed(row.study_id, row.id)
+
+    @routes.post("/series/{series_id}/prompt")
+    def prompt(series_id: str, body: PromptBody) -> dict[str, Any]:
+        row = service.add(series_id, body.prompt.action(), body.segment, body.begins)
         return changed(row.study_id, row.id)
 
     @routes.post("/segments/{segment_id}/undo")
