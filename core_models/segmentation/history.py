@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core_models.segmentation.edits import Edit
-from core_models.segmentation.engine import Prompt
+from core_models.segmentation.edits import Edit, Interpolation
+from core_models.segmentation.engine import Box, Lasso, Prompt
 
 Action = Prompt | Edit
+
+
+def begins(action: Action) -> bool:
+    """Whether it says where a structure is, so that a segment may begin with it; a box and a lasso always do."""
+    if isinstance(action, Interpolation):
+        return False
+    return isinstance(action, Box | Lasso) or action.positive
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from core_models.errors import Refused
-from core_models.segmentation import edits
-from core_models.segmentation.edits import Grow, Interpolation, Stroke, applied, checked, grown, interpolated, painted
+from core_models.segmentation import editing
+from core_models.segmentation.editing import applied, checked, grown, interpolated, painted
+from core_models.segmentation.edits import Grow, Interpolation, Stroke
 from core_models.segmentation.engine import Mask
 from core_models.study.volume import Volume
 
@@ -106,7 +107,7 @@ def test_a_mend_is_carried_on_between_its_slices_and_the_rest_stays() -> None:
 
 def test_painted_areas_that_do_not_overlap_change_nothing() -> None:
     strokes = (Stroke(((5, 5, 4),), 2.0), Stroke(((35, 25, 8),), 2.0))
-    mask = edits.joined(*(painted(VOLUME, s) for s in strokes))
+    mask = editing.joined(*(painted(VOLUME, s) for s in strokes))
     assert np.array_equal(interpolated(VOLUME, mask, 2, strokes).full(), mask.full())
 
 
@@ -135,7 +136,7 @@ def test_a_range_grows_through_what_is_connected_and_no_farther() -> None:
 
 
 def test_a_range_that_reaches_everything_is_cut_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edits, "REACH", 8.0)
+    monkeypatch.setattr(editing, "REACH", 8.0)
     found, note = grown(VOLUME, Grow((20, 15, 10), -10, 10))
     assert found.voxels.shape == (7, 17, 21)
     assert "cut 8 mm" in note
@@ -172,13 +173,13 @@ def test_the_difference_is_the_smallest_box_that_differs() -> None:
     old[5:10, 5:20, 5:30] = rng.random((5, 15, 25)) > 0.5
     new = old.copy()
     new[6, 7:9, 8:12] ^= True
-    box = edits.difference(Mask.from_full(old), Mask.from_full(new))
+    box = editing.difference(Mask.from_full(old), Mask.from_full(new))
     assert (box.offset, box.voxels.shape) == ((6, 7, 8), (1, 2, 4))
     again = old.copy()
     again[box.slices] = box.voxels
     assert np.array_equal(again, new)
-    assert edits.difference(Mask.from_full(old), Mask.from_full(old)).voxels.size == 0
-    gone = edits.difference(Mask.from_full(old), NOTHING)
+    assert editing.difference(Mask.from_full(old), Mask.from_full(old)).voxels.size == 0
+    gone = editing.difference(Mask.from_full(old), NOTHING)
     assert gone.empty
     assert gone.voxels.size > 0
 
@@ -189,6 +190,6 @@ def test_overlap_and_difference_of_boxes_are_those_of_the_volumes() -> None:
     a[2:9, 3:14, 4:20] = rng.random((7, 11, 16)) > 0.4
     b[5:15, 10:25, 15:35] = rng.random((10, 15, 20)) > 0.4
     one, other = Mask.from_full(a), Mask.from_full(b)
-    assert edits.overlap(one, other) == (a & b).sum()
-    assert np.array_equal(edits.without(one, other).full(), a & ~b)
-    assert np.array_equal(edits.joined(one, other).full(), a | b)
+    assert editing.overlap(one, other) == (a & b).sum()
+    assert np.array_equal(editing.without(one, other).full(), a & ~b)
+    assert np.array_equal(editing.joined(one, other).full(), a | b)

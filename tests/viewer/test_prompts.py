@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from core_models.errors import Cancelled, ReadingRoomError, Refused, TimedOut
-from core_models.segmentation.edits import Grow, Interpolation, Stroke, painted
+from core_models.segmentation.editing import painted
+from core_models.segmentation.edits import Grow, Interpolation, Stroke
 from core_models.segmentation.engine import Box, Click, Lasso, Mask, Prompt, Scribble, Segmentation, never
 from core_models.segmentation.history import Step
 from core_models.segmentation.watershed_engine import WatershedEngine

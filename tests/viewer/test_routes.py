@@ -343,3 +343,45 @@ def test_numbers_that_are_none_are_refused(client: TestClient, series: str) -> N
     body = '{"prompt": {"kind": "grow", "seed": [20, 16, 8], "low": -Infinity, "high": NaN}}'
     answer = client.post(f"/api/series/{series}/prompt", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 422
+
+
+# ---- masks as what changed -------------------------------------------------------------------------------------------
+
+
+def test_of_a_known_mask_only_the_box_that_changed_is_sent(client: TestClient, series: str) -> None:
+    first = _segment(_prompt(client, series, {"kind": "grow", "seed": [20, 16, 8], "low": -100, "high": 100}))
+    path = f"/api/segments/{first['id']}/mask"
+    before = client.get(path)
+    assert before.headers["x-version"] == first["version"]
+    old_box, old = _mask(client, first["id"])
+    hole = {"kind": "stroke", "points": [[20, 16, 8]], "radius_mm": 2, "axis": 2, "positive": False}
+    after = _segment(_prompt(client, series, hole, segment=first["id"]))
+    sent = client.get(path, params={"since": first["version"]})
+    assert (sent.headers["x-since"], sent.headers["x-version"]) == (first["version"], after["version"])
+    assert len(sent.content) < len(before.content) / 50
+    new_box, new = _mask(client, first["id"])
+    assert json.loads(sent.headers["x-whole"]) == new_box == old_box
+    x, y, z, dx, dy, dz = json.loads(sent.headers["x-box"])
+    put = old.copy()
+    at = (slice(z - old_box[2], None), slice(y - old_box[1], None), slice(x - old_box[0], None))
+    put[at][:dz, :dy, :dx] = np.frombuffer(sent.content, np.uint8).reshape(dz, dy, dx)
+    assert np.array_equal(put, new)
+
+
+@pytest.mark.parametrize("since", ["none", "0123456789abcdef"])
+def test_of_a_version_that_nobody_knows_the_whole_mask_is_sent(client: TestClient, series: str, since: str) -> None:
+    segment = _segment(_click(client, series))["id"]
+    sent = client.get(f"/api/segments/{segment}/mask", params={"since": since})
+    assert "x-since" not in sent.headers
+    assert len(sent.content) == 75
+
+
+def test_a_change_of_everything_goes_as_the_whole_mask(client: TestClient, series: str) -> None:
+    first = _segment(_click(client, series))
+    client.post(f"/api/segments/{first['id']}/undo")
+    gone = client.get(f"/api/segments/{first['id']}/mask", params={"since": first["version"]})
+    assert (gone.content, "x-since" in gone.headers) == (b"", False)
+    there = _segment(client.post(f"/api/segments/{first['id']}/redo"))
+    again = client.get(f"/api/segments/{first['id']}/mask", params={"since": first["version"]})
+    assert json.loads(again.headers["x-whole"]) == there["box"]
+    assert again.content == b"", "the same voxels in another version"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict
 from typing import Any
 
@@ -59,7 +58,7 @@ def segment(row: SegmentRow) -> Json:
         "visible": row.visible,
         "clicks": [{"index": list(c.index), "positive": c.positive} for c in row.clicks],
         "steps": _steps(row),
-        "version": mask_version(row),
+        "version": row.version,
         "hint": None if row.hint is None else {"index": list(row.hint.index), "positive": row.hint.positive},
         "settled": row.settled,
         "can_undo": bool(row.steps),
@@ -82,11 +81,6 @@ def _steps(row: SegmentRow) -> list[Json]:
             step["slice"] = step["points"][0][step["axis"]]
             del step["points"]
     return out
-
-
-def mask_version(row: SegmentRow) -> str:
-    """Another one for every mask; the file's own name stays here."""
-    return hashlib.blake2b(row.mask_file.encode(), digest_size=8).hexdigest()
 
 
 def annotation(row: AnnotationRow) -> Json:

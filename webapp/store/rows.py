@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -123,6 +124,11 @@ class SegmentRow:
     outline: bool = False
     hint: Click | None = None
     settled: bool = False
+
+    @property
+    def version(self) -> str:
+        """Another one for every mask; the file's own name stays here."""
+        return hashlib.blake2b(self.mask_file.encode(), digest_size=8).hexdigest()
 
     @property
     def clicks(self) -> tuple[Click, ...]:

@@ -12,7 +12,8 @@ from itertools import groupby
 
 import numpy as np
 
-from core_models.segmentation.edits import Edit, Stroke, applied
+from core_models.segmentation.editing import applied
+from core_models.segmentation.edits import Edit, Stroke
 from core_models.segmentation.engine import Mask, Prompt, Segmentation
 from core_models.segmentation.history import Action
 from core_models.study.volume import Volume

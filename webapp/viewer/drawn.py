@@ -11,18 +11,14 @@ from dataclasses import replace
 import edt as euclidean
 import numpy as np
 
-from core_models.segmentation.edits import joined, without
+from core_models.segmentation.editing import joined, without
 from core_models.segmentation.engine import Box, Click, Lasso, Mask, Prompt, Segmentation
+from core_models.segmentation.history import begins
 from core_models.segmentation.prompts import as_clicks
 from core_models.study.volume import Volume
 
 EQUAL = 0.98  # of the greatest depth counts as it
 NEAR = 5  # voxels: a removing click this close to the drawing's middle is about the middle itself
-
-
-def adds(prompt: Prompt) -> bool:
-    """Whether a prompt says where the structure is; a box and a lasso always do."""
-    return isinstance(prompt, Box | Lasso) or prompt.positive
 
 
 def corrected(
@@ -43,8 +39,8 @@ def corrected(
     """
     if not prompts:
         return Segmentation(base, confidence, 0)
-    wanted = tuple(p for p in prompts if adds(p))
-    unwanted = tuple(p for p in prompts if not adds(p))
+    wanted = tuple(p for p in prompts if begins(p))
+    unwanted = tuple(p for p in prompts if not begins(p))
     mask = base
     notes = []
     if wanted:

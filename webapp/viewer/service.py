@@ -21,15 +21,12 @@ from typing import Any, Protocol
 
 from core_models.errors import Busy, Cancelled, ReadingRoomError, Refused
 from core_models.segmentation import registry
-from core_models.segmentation.edits import Edit, Interpolation, checked, overlap
+from core_models.segmentation.edits import Edit, Interpolation
 from core_models.segmentation.engine import Click, Engine, Mask, Prompt, Segmentation
-from core_models.segmentation.history import Action, History, Step
-from core_models.segmentation.prompts import as_clicks
+from core_models.segmentation.history import Action, History, Step, begins
 from core_models.study.volume import Volume
 from webapp.errors import logged
 from webapp.viewer.bounded import Left, bounded
-from webapp.viewer.composed import composed, digests
-from webapp.viewer.drawn import adds
 from webapp.viewer.memory import Memory
 from webapp.viewer.moves import OVERTAKEN, Move, Moves
 
@@ -92,7 +89,7 @@ class SegmentService:
         self._series_locks: dict[str, threading.Lock] = {}
         self._prepared: OrderedDict[str, Future[_Prepared]] = OrderedDict()
         self._answers = Memory(ANSWERS_BYTES)
-        self.versions = Memory(VERSIONS_BYTES)
+        self._versions = Memory(VERSIONS_BYTES)
         self._moves = Moves()
         self._begun: OrderedDict[tuple[str, str], str] = OrderedDict()  # (series, the reader's word for it) → segment
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="prepare")
@@ -145,11 +142,11 @@ class SegmentService:
         """Add a click at (i, j, k) to a segment, or begin a new one; as `add`."""
         return self.add(series_id, Click(tuple(index), positive), segment_id)
 
-    def add(self, series_id: str, action: Action, segment_id: str | None = None, begins: str = "") -> Any:
+    def add(self, series_id: str, action: Action, segment_id: str | None = None, word: str = "") -> Any:
         """Add a prompt or an edit to a segment, or begin a new one; returns its stored row.
 
         Args:
-            begins: the reader's own word for a new segment, so that a second request joins the one that the first
+            word: the reader's own word for a new segment, so that a second request joins the one that the first
                 began or is about to begin.
 
         Raises:
@@ -164,11 +161,11 @@ class SegmentService:
         self._check(series_id, series.shape, action)
 
         def move(history: History, based: bool) -> History:
-            if not history.done and not based and not _begins(action):
+            if not history.done and not based and not begins(action):
                 raise Refused("A segment begins with a click that adds; clicks that remove come after it.")
             return history.add(Step(action))
 
-        return self._do(study.id, series_id, segment_id, begins, Move(move, arrived))
+        return self._do(study.id, series_id, segment_id, word, Move(move, arrived))
 
     def _check(self, series_id: str, shape: tuple[int, int, int], action: Action) -> None:
         depth, rows, columns = shape
@@ -178,8 +175,12 @@ class SegmentService:
                     f"The click at {action.index} is outside the scan of {columns} × {rows} × {depth} voxels."
                 )
         elif isinstance(action, Edit):
+            from core_models.segmentation.editing import checked
+
             checked(self.store.volume(series_id), action)
         else:
+            from core_models.segmentation.prompts import as_clicks
+
             as_clicks(self.store.volume(series_id), (action,))
 
     def place(
@@ -236,13 +237,13 @@ class SegmentService:
         row = self.store.segment(segment_id)
         return self._do(row.study_id, row.series_id, segment_id, "", Move(move, time.monotonic()))
 
-    def _do(self, study_id: str, series_id: str, segment_id: str | None, begins: str, move: Move) -> Any:
+    def _do(self, study_id: str, series_id: str, segment_id: str | None, word: str, move: Move) -> Any:
         """Make a move on a segment's history, with what is still waiting for the same segment, and store the result."""
-        segment_id = segment_id or self._begun.get((series_id, begins))
-        key = segment_id or (series_id, begins or uuid.uuid4().hex)
+        segment_id = segment_id or self._begun.get((series_id, word))
+        key = segment_id or (series_id, word or uuid.uuid4().hex)
         with self._moves.making(key, move), self._series_lock(series_id):
             waiting = self._moves.due(key, move)
-            segment_id = segment_id or self._begun.get((series_id, begins))  # begun while this one waited
+            segment_id = segment_id or self._begun.get((series_id, word))  # begun while this one waited
             row = self.store.segment(segment_id) if segment_id is not None else None
             if row is not None and row.series_id != series_id:
                 raise Refused("This segment belongs to another series; start a new one here.")
@@ -251,9 +252,9 @@ class SegmentService:
             if after == before and row is not None:
                 return row
             row, mask = self._store(study_id, series_id, row, before, after, move)
-            if begins:
-                self._remember((series_id, begins), row.id)
-            self.versions.put_mask(row.mask_file, mask)
+            if word:
+                self._remember((series_id, word), row.id)
+            self._versions.put_mask((row.id, row.version), mask)
         self._changed(study_id)
         return row
 
@@ -312,6 +313,8 @@ class SegmentService:
         self, series_id: str, volume: Volume, row: Any | None, before: History, after: History, move: Move
     ) -> Segmentation:
         """The mask of all the steps, on what a model drew where the segment began so."""
+        from webapp.viewer.composed import composed, digests
+
         base = self.store.base(row.id) if row is not None and row.based else None
         keys = [(series_id, row.id if base is not None else "", d) for d in digests(after.actions)]
         stored = None
@@ -342,6 +345,8 @@ class SegmentService:
         Raises:
             Cancelled, Refused, TimedOut; ReadingRoomError where the engine failed.
         """
+        from webapp.viewer.composed import digests
+
         key = (series_id, "engine", digests(prompts)[-1])
         if (known := self._answers.get(key)) is not None:
             return known
@@ -364,12 +369,25 @@ class SegmentService:
         return answer
 
     def _mask(self, row: Any) -> Mask:
-        """A stored mask, from memory where it was read or sent lately."""
-        mask = self.versions.mask(row.mask_file)
-        if mask is None:
-            mask = self.store.mask(row.id)
-            self.versions.put_mask(row.mask_file, mask)
-        return mask
+        """A stored mask, from memory where it was read or sent lately; called under the series' lock."""
+        mask = self._versions.mask((row.id, row.version))
+        return mask if mask is not None else self.store.mask(row.id)
+
+    def mask(self, segment_id: str) -> tuple[str, Mask]:
+        """A segment's mask and its version.  Raises NotFound."""
+        row = self.store.segment(segment_id)
+        while True:
+            if (mask := self._versions.mask((row.id, row.version))) is not None:
+                return row.version, mask
+            mask, before = self.store.mask(segment_id), row
+            row = self.store.segment(segment_id)
+            if row.version == before.version:  # else it may be the mask of either
+                self._versions.put_mask((row.id, row.version), mask)
+                return row.version, mask
+
+    def earlier(self, segment_id: str, version: str) -> Mask | None:
+        """The mask as it was in that version, where it is still in memory."""
+        return self._versions.mask((segment_id, version))
 
     # ---- name, looks, removal --------------------------------------------------------------------------------------
 
@@ -408,11 +426,6 @@ class SegmentService:
         self._worker.shutdown(wait=False, cancel_futures=True)
 
 
-def _begins(action: Action) -> bool:
-    """Whether a segment may begin with it."""
-    return not isinstance(action, Interpolation) and (action.positive if isinstance(action, Edit) else adds(action))
-
-
 def _unit(volume: Volume) -> str:
     if not volume.spacing_known:
         return "voxels"
@@ -421,6 +434,8 @@ def _unit(volume: Volume) -> str:
 
 def _gain(volume: Volume, old: Mask | None, new: Mask) -> tuple[float, float]:
     """What the new mask has and the old had not, and the other way round, in `_unit`."""
+    from core_models.segmentation.editing import overlap
+
     common = overlap(old, new) if old is not None else 0
     added, removed = new.count - common, (old.count if old is not None else 0) - common
     one = {"ml": volume.voxel_ml, "cm²": volume.voxel_ml * 10 / volume.spacing[0], "voxels": 1.0}[_unit(volume)]
