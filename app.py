@@ -310,13 +310,13 @@ def _labelled_scans(settings: Settings) -> dict[str, tuple[Path, Path]]:
 
 
 def _segmentation(settings: Settings, options: Options) -> dict[str, Any]:
-    from core_models.segmentation import metrics, registry
+    from core_models.segmentation import cohorts, metrics, registry
     from core_models.segmentation.region_growing import RegionGrowing
     from webapp.benchmarks import scan
 
     volume, labels = scan.volume(settings), scan.organs(settings)
-    result = metrics.evaluate(volume, labels, metrics.DEMO_TARGETS, registry.engine_for(volume))
-    lazy = metrics.evaluate(volume, labels, metrics.DEMO_TARGETS, RegionGrowing())
+    result = metrics.evaluate(volume, labels, cohorts.DEMO_TARGETS, registry.engine_for(volume))
+    lazy = metrics.evaluate(volume, labels, cohorts.DEMO_TARGETS, RegionGrowing())
     return result | {"engines": result["engines"] | lazy["engines"]}
 
 

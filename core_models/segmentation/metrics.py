@@ -13,24 +13,6 @@ from core_models.segmentation.engine import Click, Engine
 from core_models.segmentation.morphology import distance
 from core_models.study.volume import Volume
 
-# Label sets of the demo scan's map (TotalSegmentator v1 numbers) that the benchmark asks for.
-DEMO_TARGETS: dict[str, tuple[int, ...]] = {
-    "spleen": (1,),
-    "stomach": (6,),
-    "right kidney": (2,),
-    "left kidney": (3,),
-    "vertebra 31": (31,),
-    "vertebra 32": (32,),
-    "liver": (5,),
-    "inferior vena cava": (63,),
-    "lower aorta": (52,),
-    "spinal cord": (79,),
-    "autochthonous muscle": (86,),
-    "rib 101": (101,),
-    "rib 112": (112,),
-    "left lung": (10, 11),
-}
-
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
     """Dice, "Measures of the amount of ecologic association between species", 1945: 2|A∩B| / (|A|+|B|), 0 to 1.

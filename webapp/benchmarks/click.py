@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from core_models.segmentation import metrics
+from core_models.segmentation import cohorts, metrics
 from webapp import demo
 from webapp.benchmarks import scan
 from webapp.benchmarks.server import own_home
@@ -31,7 +31,7 @@ def measure(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
             prepare_s = time.perf_counter() - start
             first: list[float] = []
             later: list[float] = []
-            for name, values in metrics.DEMO_TARGETS.items():
+            for name, values in cohorts.DEMO_TARGETS.items():
                 target = metrics.largest_part(np.isin(labels, values))
                 segment, answer = None, None
                 for n in range(CLICKS):
