@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from core_models.segmentation import cohorts, metrics
+from core_models.segmentation import cohorts, reader
+from core_models.segmentation.engine import Mask
 from webapp import demo
 from webapp.benchmarks import scan
 from webapp.benchmarks.server import own_home
@@ -32,16 +33,16 @@ def measure(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
             first: list[float] = []
             later: list[float] = []
             for name, values in cohorts.DEMO_TARGETS.items():
-                target = metrics.largest_part(np.isin(labels, values))
+                target = Mask.from_full(reader.largest_part(np.isin(labels, values)))
                 segment, answer = None, None
                 for n in range(CLICKS):
-                    click = metrics.next_click(target, answer, prepared.volume.spacing)
+                    click = reader.next_click(target, answer, prepared.volume.spacing)
                     if click is None:
                         break
                     start = time.perf_counter()
                     row = services.segments.click(series.id, click.index, click.positive, segment)
                     (later if n else first).append(1000 * (time.perf_counter() - start))
-                    segment, answer = row.id, services.store.mask(row.id).full()
+                    segment, answer = row.id, services.store.mask(row.id)
                 say(f"{name}: {first[-1]:.0f} ms, then {later[-1]:.0f} ms")
         finally:
             services.segments.close()
