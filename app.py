@@ -88,9 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     index = command("index", _index, "build the index of prior reports")
     index.add_argument("--corpus", default="open-i", help="open-i, or a folder or CSV of reports")
     train = command("train", _train, "train a part")
-    train.add_argument("part", choices=("adapter", "encoder"))
+    train.add_argument("part", choices=("adapter", "encoder", "segmenter"))
     train.add_argument("--out", type=Path, help="where the weights go; default: the shipped ones in assets/")
-    train.add_argument("--config", type=Path, metavar="FILE", help="another recipe of the encoder (TOML)")
+    train.add_argument("--config", type=Path, metavar="FILE", help="another recipe of encoder or segmenter (TOML)")
     train.add_argument("--data", type=Path, metavar="DIR", help="folder of images; default: READING_ROOM_DATA")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     train.add_argument(
@@ -221,7 +221,26 @@ def _build_index(settings: Settings, corpus: str) -> None:
 
 
 def _train(settings: Settings, options: Options) -> None:
-    {"adapter": _train_adapter, "encoder": _train_encoder}[options.part](settings, options)
+    parts = {"adapter": _train_adapter, "encoder": _train_encoder, "segmenter": _train_segmenter}
+    parts[options.part](settings, options)
+
+
+def _train_segmenter(settings: Settings, options: Options) -> None:
+    from core_models.segmentation import train_clicks
+
+    scans = _labelled_scans(settings)
+    summary = train_clicks.run(
+        options.data or settings.data,
+        next(iter(scans.values()), None),
+        options.out or train_clicks.FOLDER,
+        settings.home / "training" / "segmenter",
+        options.config,
+        resume=options.resume,
+        threads=settings.threads,
+        say=_bar("scans"),
+        log=lambda text: print(text, flush=True),
+    )
+    print(json.dumps(summary))
 
 
 def _train_encoder(settings: Settings, options: Options) -> None:
