@@ -64,7 +64,7 @@ def write(result: Result, docs: Path) -> list[Path]:
     docs.mkdir(parents=True, exist_ok=True)
     files = [docs / PAGE, docs / PLOT]
     files[0].write_text(page(result), encoding="utf-8")
-    files[1].write_text(evaluation_plot.svg(result, [(c, _plain(c)) for c in cohorts(result)]), encoding="utf-8")
+    files[1].write_text(evaluation_plot.svg(result, [(c, plain(c)) for c in cohorts(result)]), encoding="utf-8")
     return files
 
 
@@ -80,7 +80,7 @@ def fill(result: Result, readme: Path) -> None:
 def page(result: Result) -> str:
     """The page in Markdown."""
     data = "; ".join(
-        f"{_plain(c)}: {one['cases']} image{'s' * (one['cases'] > 1)} of {one['patients']} patient"
+        f"{plain(c)}: {one['cases']} image{'s' * (one['cases'] > 1)} of {one['patients']} patient"
         f"{'s' * (one['patients'] > 1)}"
         for c, one in result["data"].items()
     )
@@ -122,6 +122,11 @@ def cohorts(result: Result) -> list[str]:
     return sorted(result["data"], key=lambda c: (c == TRAINS, list(NAMES).index(c)))
 
 
+def plain(cohort: str) -> str:
+    """A cohort's name for people, without markup."""
+    return NAMES[cohort].replace("*", "")
+
+
 def of(result: Result, cohort: str) -> Iterator[tuple[str, Result]]:
     """(engine, its summary) of a cohort, for the engines that were run on it; the page's first."""
     for name in sorted(result["engines"], key=lambda n: n != result["default"]):
@@ -156,7 +161,7 @@ def aims(result: Result) -> list[tuple[str, float | None, float, bool]]:
     if "jsrt" in found:
         rows.append(("JSRT, 1 click", found["jsrt"]["dice"]["1"], 0.90, True))
     rows += [
-        (f"below the best so far, median, worst number of clicks: {_plain(c)}", max(one["drop"]), BELOW, False)
+        (f"below the best so far, median, worst number of clicks: {plain(c)}", max(one["drop"]), BELOW, False)
         for c, one in found.items()
     ]
     return rows
@@ -254,10 +259,6 @@ def _targets(result: Result) -> Iterator[str]:
         for name, _ in engines:
             head += [f"{_engine(result, name)}: Dice at {', '.join(SHOWN)}", "HD95 at 5", "clicks to .80"]
         yield f"## {NAMES[cohort].replace('*', '').capitalize()}\n\n{table(head, rows)}"
-
-
-def _plain(cohort: str) -> str:
-    return NAMES[cohort].replace("*", "")
 
 
 def _engine(result: Result, name: str) -> str:
