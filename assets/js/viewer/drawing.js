@@ -155,15 +155,19 @@ export class Drawing {
     return { kind: 'stroke', points: drawn, radius_mm: radius, axis, positive };
   }
 
-  /** Enter at the crosshair: a dot, a click, a corner of a box, a range around the value. */
+  /** Enter at the crosshair: a dot, a range around the value, a corner of a box, a line's next point; twice there ends it. */
   enter(pane, index) {
     const { tool } = this.viewer;
-    if (tool === 'lasso') return emit('toast', { level: 'info', text: 'A lasso is drawn with the pointer; a box (Shift+X) can be set with Enter at two corners.' });
-    const box = this.now?.tool === 'box' && this.now.pane === pane;
-    if (tool === 'box' && !box) return this.begin(pane, index);
-    if (box) this.now.points[1] = index;
-    else this.begin(pane, index);
-    return this.release();
+    const { now } = this;
+    const on = now && now.pane === pane && now.tool === tool && now.slice === pane.slice;
+    if (!on) {
+      this.begin(pane, index);
+      return this.now && ['box', 'lasso', 'scribble'].includes(tool) ? undefined : this.release();
+    }
+    const ends = tool === 'box' || same(now.points[now.points.length - 1], index);
+    this.reach(index);
+    this.viewer.invalidate();
+    return ends ? this.release() : undefined;
   }
 
   cancel() {

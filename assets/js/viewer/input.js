@@ -160,7 +160,7 @@ export const KEYS = [
   ['Shift+Ctrl+Z', 'redo'],
   ['C', 'crosshair tool: click or drag to move'],
   ['Shift+arrows', 'move the crosshair by a voxel'],
-  ['Enter', 'click at the crosshair with the chosen tool'],
+  ['Enter', 'act at the crosshair; twice there ends a line'],
   ['X', 'crosshair lines on or off'],
   ['W', 'window tool (right drag: always)'],
   ['1 … 6, 0', 'window presets, the header’s own window'],

@@ -358,10 +358,11 @@ export class Viewer extends Loaded {
     return this.tool === 'segment' || this.tool in DRAWS;
   }
 
-  /** Clicks, scribbles and grown regions add or remove from now on. */
+  /** Clicks, scribbles and grown regions add or remove from now on; brush and eraser change places. */
   setPositive(positive) {
     this.positive = positive;
-    if (!['scribble', 'grow'].includes(this.tool)) this.setTool('segment');
+    if (this.drawing.paints) this.setTool(positive ? 'brush' : 'eraser');
+    else if (!['scribble', 'grow'].includes(this.tool)) this.setTool('segment');
     this.invalidate();
   }
 
@@ -503,7 +504,8 @@ export class Viewer extends Loaded {
 
   /** The next click starts a new segment. */
   newSegment() {
-    this.setPositive(true);
+    if (this.segmenting && this.tool !== 'eraser') this.positive = true;
+    else this.setPositive(true);
     this.begins = null;
     emit('segments:changed', { segments: this.allRows, active: null });
   }
