@@ -547,6 +547,7 @@ export class Viewer extends Loaded {
       await this.apart();
       const path = `/api/series/${encodeURIComponent(series.id)}/prompt`;
       await this.change(() => api('POST', path, { prompt, segment, begins }), () => (segment ? this.active === segment : this.begins === begins));
+      this.drawNow();
       this.metrics.clicks.push(performance.now() - started);
     };
     const flight = post()
