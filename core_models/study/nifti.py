@@ -30,6 +30,16 @@ def ras_affine(volume: Volume) -> np.ndarray:
     return _RAS_TO_LPS @ volume.affine  # the turn is its own inverse
 
 
+def source_ras_affine(volume: Volume) -> np.ndarray:
+    """(4, 4): the source's own index (column, row, slice, 1) → RAS mm, whatever axes were turned on the way in."""
+    turn = np.zeros((4, 4))
+    turn[3, 3] = 1.0
+    for axis, (source, flipped) in enumerate(zip(volume.layout.axes, volume.layout.flips, strict=True)):
+        turn[2 - axis, 2 - source] = -1.0 if flipped else 1.0
+        turn[2 - axis, 3] = volume.shape[axis] - 1 if flipped else 0.0
+    return ras_affine(volume) @ turn
+
+
 def is_nifti(head: bytes) -> bool:
     """Whether the first bytes (at least 4 KB, or all of the file) are a NIfTI header, plain or gzipped."""
     if head.startswith(_GZIP):
