@@ -86,7 +86,7 @@ def cases(data: Path, demo: tuple[Path, Path] | None, vertebrae: Path | None = N
     Args:
         data: the folder that holds one folder per cohort; a cohort that is not there gives no case.
         demo: the demo CT and its label map, where they were fetched.
-        vertebrae: the folder of the `tptbox` package, where it is installed.
+        vertebrae: a folder that holds, at any depth, the crops of the `tptbox` package, where they were fetched.
     """
     if demo is not None:
         yield from _demo(*demo)
@@ -120,11 +120,11 @@ def _totalseg(folder: Path) -> Iterator[Case]:
 def _vertebrae(folder: Path) -> Iterator[Case]:
     """CT and MR crops of `tptbox` with one number per vertebra (numbers from 100 are discs and endplates)."""
     for kind, scan, labels in (
-        ("CT", "sample_ct/sub-ct_label-22_ct.nii.gz", "sample_ct/sub-ct_seg-vert_label-22_msk.nii.gz"),
-        ("MR", "sample_mri/sub-mri_label-6_T2w.nii.gz", "sample_mri/sub-mri_seg-vert_label-6_msk.nii.gz"),
+        ("CT", "sub-ct_label-22_ct.nii.gz", "sub-ct_seg-vert_label-22_msk.nii.gz"),
+        ("MR", "sub-mri_label-6_T2w.nii.gz", "sub-mri_seg-vert_label-6_msk.nii.gz"),
     ):
-        image, map_ = folder / "tests" / scan, folder / "tests" / labels
-        if image.is_file() and map_.is_file():
+        image, map_ = (next(iter(sorted(folder.rglob(name))), None) for name in (scan, labels))
+        if image is not None and map_ is not None:
 
             def load(image: Path = image, map_: Path = map_, kind: str = kind) -> tuple[Volume, np.ndarray]:
                 volume = _nifti(image)

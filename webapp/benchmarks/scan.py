@@ -29,6 +29,25 @@ def organs(settings: Settings) -> np.ndarray:
     return read_scan(demo.companion(settings, NAME, "mask.nii.gz"))[0].series[0].volume.array
 
 
+def tall(scan: Volume, slices: int) -> Volume:
+    """The same patient cut into `slices` thinner slices, values interpolated between neighbours (int16)."""
+    depth = scan.shape[0]
+    at = np.linspace(0, depth - 1, slices)
+    array = np.empty((slices, *scan.shape[1:]), np.int16)
+    for k, z in enumerate(at):
+        low = min(int(z), depth - 2)
+        share = np.float32(z - low)
+        array[k] = np.rint((1 - share) * scan.array[low] + share * scan.array[low + 1])
+    affine = scan.affine.copy()
+    affine[:3, 2] *= (depth - 1) / (slices - 1)
+    return Volume(array, affine, scan.modality, scan.unit, scan.spacing_known, scan.window)
+
+
+def tall_labels(labels: np.ndarray, slices: int) -> np.ndarray:
+    """The label map of `tall`: each slice that of the nearest one."""
+    return labels[np.rint(np.linspace(0, labels.shape[0] - 1, slices)).astype(int)]
+
+
 def ct_zip(scan: Volume, path: Path) -> Path:
     """Write the volume as one uncompressed CT file per slice, in an uncompressed ZIP.
 

@@ -6,7 +6,6 @@ the browser's thread spends on drawing all panes of the 2 × 2 layout, while it 
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,33 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from core_models.errors import ModelMissing
 from core_models.study.intake import read_scan
-from webapp.benchmarks import scan
+from webapp.benchmarks import browser, scan
 from webapp.benchmarks.server import own_home, serving
 from webapp.settings import Settings
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-)
-VIEW = {"width": 1920, "height": 1080}
-WAIT_MS = 120_000
 SLICES = 100
 MOVES = 100
 
 
 def measure(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        chromium = None
-    if chromium is None:
-        raise ModelMissing("This benchmark drives the page in Chromium: install chromium and playwright.")
     volume = scan.volume(settings)
     with tempfile.TemporaryDirectory(prefix="reading-room-benchmark-") as name:
         archive = scan.ct_zip(volume, Path(name) / "ct.zip")
@@ -49,23 +31,19 @@ def measure(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
         start = time.perf_counter()
         read_scan(archive)
         slices_per_s = volume.shape[0] / (time.perf_counter() - start)
-        with own_home(settings) as own, serving(own) as server, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-            page = browser.new_page(viewport=VIEW)
-            page.goto(server.address)
+        with own_home(settings) as own, serving(own) as server, browser.opened(server.address) as page:
             chooser = page.locator("#rr-worklist input[type=file]").first
-            chooser.wait_for(state="attached", timeout=WAIT_MS)
+            chooser.wait_for(state="attached")
             received: list[float] = []
             page.on("response", lambda r: r.url.endswith("/api/upload") and received.append(time.perf_counter()))
             chooser.set_input_files(str(archive))
-            page.wait_for_function("window.__viewer?.metrics.first_image_ms != null", timeout=WAIT_MS, polling=20)
+            page.wait_for_function("window.__viewer?.metrics.first_image_ms != null", polling=20)
             first_image = time.perf_counter() - received[0]
-            page.wait_for_function("window.__viewer.state().ready", timeout=WAIT_MS, polling=20)
+            page.wait_for_function("window.__viewer.state().ready", polling=20)
             ready = time.perf_counter() - received[0]
             say(f"first image {first_image:.2f} s, whole volume {ready:.2f} s after the upload")
             scrolled = _frames(page, lambda: _scroll(page))
             windowed = _frames(page, lambda: _window(page))
-            browser.close()
     frames = scrolled + windowed
     return {
         "first_image_s": round(first_image, 2),
