@@ -62,8 +62,8 @@ OPTIONAL: tuple[OptionalRow, ...] = (
         task="clicks, boxes → one structure, slice by slice (SAM, MedSAM, SAM 2 and 2.1 in transformers' format)",
         licence="that of the folder's own card: facebook/sam-vit-* and facebook/sam2.1-hiera-* Apache-2.0, commercial "
         "use allowed; MedSAM's code Apache-2.0, its weights by their card; read it before use",
-        cost="measured on two cores with weights of the published sizes: one slice 5 to 10 s (ViT-B) or 1 to 2 s "
-        "(SAM 2 tiny) the first time, later prompts on it under 0.3 s; 1 to 2 GB",
+        cost="12 s of processor time for a slice the first time with weights of SAM 2's tiny size, more with larger "
+        "ones (those were not measured), later prompts on it under 1 s; 1.5 GB; a GPU where there is one",
         modalities=(),
         entry="core_models.segmentation.bigger.sam:SamEngine",
         needs=_TRANSFORMERS,
