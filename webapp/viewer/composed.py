@@ -66,7 +66,9 @@ def composed(
 def _edited(volume: Volume, before: Segmentation | None, actions: Sequence[Action], n: int) -> Segmentation:
     strokes = tuple(a for a in actions[:n] if isinstance(a, Stroke))
     mask, note = applied(volume, before.mask if before else nothing(volume), actions[n], strokes)  # type: ignore
-    return Segmentation(mask, before.confidence if before else 1.0, n + 1, note)
+    if before is None:
+        return Segmentation(mask, 1.0, n + 1, note)
+    return Segmentation(mask, before.confidence, n + 1, note, label=before.label)
 
 
 def nothing(volume: Volume) -> Mask:

@@ -295,7 +295,7 @@ class SegmentService:
         }
         # A guessed name follows the mask until the reader has chosen one.
         if not mask.empty and (row is None or row.suggested):
-            values |= {"label": suggest(volume, mask).label, "suggested": True}
+            values |= {"label": answer.label or suggest(volume, mask).label, "suggested": True}
         if row is None or row.engine == BY_HAND:
             values |= self._maker(series_id, after, move)
         if row is None:
@@ -326,7 +326,8 @@ class SegmentService:
                 return known
             # What is stored is the answer to what was done so far, whoever computed it.
             if number == stored:
-                return Segmentation(self._mask(row), row.confidence, number, row.note, row.hint, row.settled)
+                label = row.label if row.suggested else ""
+                return Segmentation(self._mask(row), row.confidence, number, row.note, row.hint, row.settled, label)
             return None
 
         return composed(
