@@ -69,8 +69,8 @@ def segment(row: SegmentRow) -> Json:
     }
 
 
-def annotation(row: AnnotationRow) -> Json:
-    """An annotation as the viewer draws it and the list names it."""
+def annotation(row: AnnotationRow, flat: bool) -> Json:
+    """An annotation as the viewer draws it and the list names it; `flat`: its series is a single image."""
     return {
         "id": row.id,
         "series": row.series_id,
@@ -79,7 +79,7 @@ def annotation(row: AnnotationRow) -> Json:
         "plane": row.plane,
         "points": [list(point) for point in row.points],
         "label": row.label,
-        "title": row.title,
+        "title": row.title(flat),
         "numbers": [asdict(number) for number in row.numbers],
     }
 
