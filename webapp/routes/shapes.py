@@ -7,6 +7,7 @@ from typing import Any
 
 from core_models.drafting.evidence import Evidence, Statement
 from webapp.store import AnnotationRow, PriorRow, ReportState, SegmentRow, SeriesRow, StudyRow, Version
+from webapp.store.received import ReceivedRow
 
 Json = dict[str, Any]
 AFTER_SIGNING = "This series arrived after the report was signed: the signed report says nothing of it."
@@ -82,6 +83,11 @@ def annotation(row: AnnotationRow, flat: bool) -> Json:
         "title": row.title(flat),
         "numbers": [asdict(number) for number in row.numbers],
     }
+
+
+def received(row: ReceivedRow) -> Json:
+    """A report from elsewhere as the page shows it."""
+    return {"id": row.id, "date": row.date, **asdict(row.report)}
 
 
 def card(row: Evidence) -> Json:
