@@ -88,9 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     index = command("index", _index, "build the index of prior reports")
     index.add_argument("--corpus", default="open-i", help="open-i, or a folder or CSV of reports")
     train = command("train", _train, "train a part")
-    train.add_argument("part", choices=("adapter", "encoder"))
+    train.add_argument("part", choices=("adapter", "encoder", "segmenter"))
     train.add_argument("--out", type=Path, help="where the weights go; default: the shipped ones in assets/")
-    train.add_argument("--config", type=Path, metavar="FILE", help="another recipe of the encoder (TOML)")
+    train.add_argument("--config", type=Path, metavar="FILE", help="another recipe of encoder or segmenter (TOML)")
     train.add_argument("--data", type=Path, metavar="DIR", help="folder of images; default: READING_ROOM_DATA")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     train.add_argument(
@@ -106,6 +106,13 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--limit", type=int, default=0, metavar="N", help="only the first N test cases")
     evaluate.add_argument("--data", type=Path, metavar="DIR", help="folder of images; default: READING_ROOM_DATA")
     evaluate.add_argument("--record", action="store_true", help="keep the figures for the card and the page")
+    evaluate.add_argument(
+        "--engine",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="segmentation: this engine; may be repeated; default: the page's, the classical one and a lazy baseline",
+    )
     evaluate.add_argument("--json", action="store_true", help="one JSON object on the last line")
     fuzz = command("fuzz", _fuzz, "read thousands of broken files: only a refusal may come of each")
     fuzz.add_argument("part", choices=("intake",))
@@ -214,7 +221,26 @@ def _build_index(settings: Settings, corpus: str) -> None:
 
 
 def _train(settings: Settings, options: Options) -> None:
-    {"adapter": _train_adapter, "encoder": _train_encoder}[options.part](settings, options)
+    parts = {"adapter": _train_adapter, "encoder": _train_encoder, "segmenter": _train_segmenter}
+    parts[options.part](settings, options)
+
+
+def _train_segmenter(settings: Settings, options: Options) -> None:
+    from core_models.segmentation import train_clicks
+
+    scans = _labelled_scans(settings)
+    summary = train_clicks.run(
+        options.data or settings.data,
+        next(iter(scans.values()), None),
+        options.out or train_clicks.FOLDER,
+        settings.home / "training" / "segmenter",
+        options.config,
+        resume=options.resume,
+        threads=settings.threads,
+        say=_bar("scans"),
+        log=lambda text: print(text, flush=True),
+    )
+    print(json.dumps(summary))
 
 
 def _train_encoder(settings: Settings, options: Options) -> None:
@@ -275,6 +301,8 @@ def _train_adapter(settings: Settings, options: Options) -> None:
 
 
 def _evaluate(settings: Settings, options: Options) -> dict[str, Any]:
+    if options.engine and options.part != "segmentation":
+        raise Refused("--engine names segmentation engines; it goes with `evaluate segmentation` alone.")
     own = {"segmentation": _segmentation, "drafting": _drafting, "checker": _checker, "priors": _priors}
     result = own.get(options.part, _foundation)(settings, options)
     if not options.json:
@@ -310,14 +338,30 @@ def _labelled_scans(settings: Settings) -> dict[str, tuple[Path, Path]]:
 
 
 def _segmentation(settings: Settings, options: Options) -> dict[str, Any]:
-    from core_models.segmentation import metrics, registry
-    from core_models.segmentation.region_growing import RegionGrowing
-    from webapp.benchmarks import scan
+    """Simulated clicks on what no engine was trained on: the default engine, the classical one, the lazy baseline."""
+    from core_models.segmentation import cohorts, evaluation, judged, registry
+    from webapp import labelled
 
-    volume, labels = scan.volume(settings), scan.organs(settings)
-    result = metrics.evaluate(volume, labels, metrics.DEMO_TARGETS, registry.engine_for(volume))
-    lazy = metrics.evaluate(volume, labels, metrics.DEMO_TARGETS, RegionGrowing())
-    return result | {"engines": result["engines"] | lazy["engines"]}
+    if options.record and (options.limit or options.engine):
+        raise Refused("Figures of a part of the cases or engines are not kept: leave out --limit and --engine.")
+    default = registry.default_for("CT").name
+    names = options.engine or [default, evaluation.CLASSICAL, evaluation.BASELINE]
+    demo = next(iter(_labelled_scans(settings).values()), None)
+    vertebrae = labelled.vertebrae(settings, _bar("vertebrae"))
+    every = cohorts.cases(options.data or settings.data, demo, vertebrae)
+    result = evaluation.run(
+        evaluation.contenders(names),
+        judged.judged(every, options.limit),
+        default,
+        settings.home / "evaluation" / "segmentation",
+        settings.threads,
+        _bar("segmentation"),
+    )
+    if options.record:
+        from core_models.segmentation import evaluation_report
+
+        evaluation_report.record(result)
+    return result
 
 
 def _checker(settings: Settings, options: Options) -> dict[str, Any]:

@@ -1,35 +1,17 @@
-"""Masks and reference labels → Dice, and clicks as a careful reader would set them."""
+"""Two masks → Dice and the 95% Hausdorff distance; scores after each click → what more clicks gave."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from time import perf_counter
-from typing import Any
+from collections.abc import Sequence
 
+import edt as euclidean
 import numpy as np
-import SimpleITK as sitk
 
-from core_models.segmentation.engine import Click, Engine
+from core_models.segmentation.engine import Mask
 from core_models.segmentation.morphology import distance
-from core_models.study.volume import Volume
 
-# Label sets of the demo scan's map (TotalSegmentator v1 numbers) that the benchmark asks for.
-DEMO_TARGETS: dict[str, tuple[int, ...]] = {
-    "spleen": (1,),
-    "stomach": (6,),
-    "right kidney": (2,),
-    "left kidney": (3,),
-    "vertebra 31": (31,),
-    "vertebra 32": (32,),
-    "liver": (5,),
-    "inferior vena cava": (63,),
-    "lower aorta": (52,),
-    "spinal cord": (79,),
-    "autochthonous muscle": (86,),
-    "rib 101": (101,),
-    "rib 112": (112,),
-    "left lung": (10, 11),
-}
+RESAMPLES = 2000
+Spacing = tuple[float, float, float]
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
@@ -41,94 +23,99 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2.0 * int(np.count_nonzero(a & b)) / total if total else 1.0
 
 
-def largest_part(mask: np.ndarray) -> np.ndarray:
-    """The largest face-connected component of a bool array (z, y, x); an empty one stays empty."""
-    labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8))))
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    return labels == int(sizes.argmax()) if sizes.any() else np.zeros_like(mask)
+def together(*masks: Mask) -> tuple[tuple[int, int, int], list[np.ndarray]]:
+    """Masks of one volume → (offset, bool arrays) of the box that holds them all.
+
+    The box is a voxel wider than they are wherever the volume goes on, so that what reaches its border reaches the
+    volume's.
+    """
+    held = [m for m in masks if m.voxels.size] or list(masks[:1])
+    shape = masks[0].shape
+    low = [max(0, min(m.offset[a] for m in held) - 1) for a in range(3)]
+    high = [min(shape[a], max(m.offset[a] + m.voxels.shape[a] for m in held) + 1) for a in range(3)]
+    arrays = []
+    for mask in masks:
+        array = np.zeros([b - a for a, b in zip(low, high, strict=True)], bool)
+        array[tuple(slice(s.start - o, s.stop - o) for s, o in zip(mask.slices, low, strict=True))] = mask.voxels
+        arrays.append(array)
+    return tuple(low), arrays  # type: ignore[return-value]
 
 
-def deepest(mask: np.ndarray, spacing: tuple[float, float, float]) -> tuple[int, int, int]:
-    """(i, j, k) of the voxel farthest from the mask's surface; the array's border counts as surface."""
-    box = tuple(
-        slice(int(line[0]), int(line[-1]) + 1)
-        for line in (np.flatnonzero(mask.any(axis=tuple(b for b in range(3) if b != a))) for a in range(3))
-    )
-    depth = distance(np.pad(mask[box], 1), spacing)[1:-1, 1:-1, 1:-1]
-    z, y, x = (int(s.start + c) for s, c in zip(box, np.unravel_index(np.argmax(depth), depth.shape), strict=True))
-    return x, y, z
+def rim(mask: np.ndarray) -> np.ndarray:
+    """The voxels of a bool array (z, y, x) with a face neighbour outside; the array's border counts as continuing."""
+    inner = mask.copy()
+    for axis in range(3):
+        ahead, behind = ([slice(None)] * 3 for _ in range(2))
+        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
+        inner[tuple(behind)] &= mask[tuple(ahead)]
+        inner[tuple(ahead)] &= mask[tuple(behind)]
+    return mask & ~inner
 
 
-def next_click(target: np.ndarray, answer: np.ndarray | None, spacing: tuple[float, float, float]) -> Click | None:
-    """The reader's next click: the deepest point of the largest error; None when there is no error."""
-    if answer is None:
-        return Click(deepest(target, spacing), True)
-    missed, extra = largest_part(target & ~answer), largest_part(answer & ~target)
-    sizes = int(missed.sum()), int(extra.sum())
-    if max(sizes) == 0:
-        return None
-    positive = sizes[0] >= sizes[1]
-    return Click(deepest(missed if positive else extra, spacing), positive)
+def hausdorff95(a: np.ndarray, b: np.ndarray, spacing: Spacing) -> float | None:
+    """95% Hausdorff distance in the unit of `spacing`: the 95th percentile of all surface distances, pooled.
 
-
-def simulate(
-    engine: Engine, prepared: Any, target: np.ndarray, spacing: tuple[float, float, float], clicks: int
-) -> tuple[list[float], list[float]]:
-    """Dice after 1, 2, ... `clicks` simulated clicks, and the seconds each answer took."""
-    given: tuple[Click, ...] = ()
-    answer: np.ndarray | None = None
-    scores: list[float] = []
-    seconds: list[float] = []
-    for _ in range(clicks):
-        click = next_click(target, answer, spacing)
-        if click is not None:
-            given = (*given, click)
-            start = perf_counter()
-            found = engine.segment(prepared, given).mask
-            seconds.append(perf_counter() - start)
-            answer = found.full()
-        scores.append(dice(answer, target))
-    return scores, seconds
-
-
-def evaluate(
-    volume: Volume,
-    labels: np.ndarray,
-    targets: Mapping[str, Sequence[int]],
-    engine: Engine,
-    clicks: Sequence[int] = (1, 3, 5),
-) -> dict[str, Any]:
-    """Dice of one engine on one labelled scan, by simulated clicks.
+    From the centre of every surface voxel of A to the nearest one of B and the other way round, both sets of distances
+    thrown together (Huttenlocher et al., "Comparing images using the Hausdorff distance", 1993, with the percentile
+    that challenges take for robustness).  Surface voxels have a face neighbour outside the mask; where the volume ends
+    there is no surface, since no engine could know how the structure goes on.
 
     Args:
-        labels: integer label map (z, y, x) on the volume's grid; `targets` maps a name to the labels it joins.
-            Only the largest part of a target is asked for; a target that is not in the map is left out.
+        a, b: bool (z, y, x) on one grid, in a box as of `together` (or the whole volume).
 
     Returns:
-        {"default": engine's name, "engines": {name: {"dice": {"1": mean, ...}, "targets": {target: {"1": ...}},
-        "first_click_s", "next_click_s" (medians), "prepare_s"}}}.
+        None where one of them has no surface.
     """
-    start = perf_counter()
-    prepared = engine.prepare(volume)
-    prepare_s = perf_counter() - start
-    rows: dict[str, dict[str, float]] = {}
-    first: list[float] = []
-    later: list[float] = []
-    for name, values in targets.items():
-        target = np.isin(labels, list(values))
-        if not target.any():
-            continue
-        scores, seconds = simulate(engine, prepared, largest_part(target), volume.spacing, max(clicks))
-        rows[name] = {str(n): round(scores[n - 1], 4) for n in clicks}
-        first.append(seconds[0])
-        later += seconds[1:]
-    mean = {str(n): round(float(np.mean([r[str(n)] for r in rows.values()])), 4) for n in clicks} if rows else {}
-    result = {
-        "dice": mean,
-        "targets": rows,
-        "prepare_s": round(prepare_s, 3),
-        "first_click_s": round(float(np.median(first)), 3) if first else None,
-        "next_click_s": round(float(np.median(later)), 3) if later else None,
-    }
-    return {"default": engine.name, "engines": {engine.name: result}}
+    edges = rim(a), rim(b)
+    if not (edges[0].any() and edges[1].any()):
+        return None
+    far = [distance(~edge, spacing)[other] for edge, other in (edges, edges[::-1])]
+    return float(np.percentile(np.concatenate(far), 95))
+
+
+def depths(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """Distance of every True voxel to the nearest False one; beyond the array everything is False."""
+    return euclidean.edt(np.ascontiguousarray(mask), anisotropy=spacing, parallel=2, black_border=True)
+
+
+def best_so_far(scores: Sequence[float]) -> list[float]:
+    """After each click the best score up to it."""
+    return np.maximum.accumulate(np.asarray(scores, float)).tolist() if len(scores) else []
+
+
+def reached(scores: Sequence[float], level: float) -> int | None:
+    """The number of clicks after which the score first is at least `level`; None where it never is."""
+    return next((n for n, score in enumerate(scores, 1) if score >= level), None)
+
+
+def drops(scores: Sequence[float]) -> list[float]:
+    """After each click how far the score is below the best up to it (0 at a new best)."""
+    return [best - score for best, score in zip(best_so_far(scores), scores, strict=True)]
+
+
+def interval(values: np.ndarray, owners: Sequence[str], seed: int = 0) -> list[list[float]] | None:
+    """95 % intervals of means by drawing owners (patients, or targets) with replacement.
+
+    Args:
+        values: (n, measures), nan where there is none; owners: of each row; rows of one owner are drawn together.
+
+    Returns:
+        [low, high] for each measure; None with fewer than two owners, of whom no spread can be told.
+    """
+    keys = list(dict.fromkeys(owners))
+    if len(keys) < 2:
+        return None
+    at = np.asarray([keys.index(owner) for owner in owners])
+    known = np.isfinite(values)
+    sums, counts = (np.zeros((len(keys), values.shape[1])) for _ in range(2))
+    np.add.at(sums, at, np.where(known, values, 0.0))
+    np.add.at(counts, at, known)
+    drawn = np.random.default_rng(seed).integers(0, len(keys), (RESAMPLES, len(keys)))
+    often = np.stack([np.bincount(row, minlength=len(keys)) for row in drawn])  # (draws, owners)
+    below = often @ counts
+    means = np.where(below > 0, (often @ sums) / np.maximum(below, 1), np.nan)
+    out = []
+    for column in means.T:
+        finite = column[np.isfinite(column)]
+        out.append([float(v) for v in np.percentile(finite, (2.5, 97.5))] if finite.size else [None, None])
+    return out

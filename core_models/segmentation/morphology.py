@@ -54,6 +54,14 @@ def components_at(mask: np.ndarray, points: list[Point]) -> np.ndarray:
     return np.isin(labels, list(wanted)) if len(wanted) > 1 else labels == (wanted.pop() if wanted else -1)
 
 
+def components_touching(mask: np.ndarray, points: list[Point]) -> np.ndarray:
+    """As `components_at`, by one flood of the mask from all points: cheaper for many of them."""
+    held = [p for p in points if mask[p]]
+    if not held:
+        return np.zeros(mask.shape, bool)
+    return flood(sitk.GetImageFromArray(mask.astype(np.uint8)), held, 1, 1)
+
+
 def flood(values: sitk.Image, seeds: list[Point], low: float, high: float) -> np.ndarray:
     """bool array: what is reached from `seeds` (z, y, x) through face neighbours with low <= value <= high."""
     grow = sitk.ConnectedThresholdImageFilter()
@@ -65,10 +73,29 @@ def flood(values: sitk.Image, seeds: list[Point], low: float, high: float) -> np
 
 
 def close(mask: np.ndarray) -> np.ndarray:
-    """Morphological closing by one voxel: pin holes left by noise."""
-    radius = tuple(0 if n == 1 else 1 for n in mask.shape[::-1])
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    return sitk.GetArrayFromImage(sitk.BinaryMorphologicalClosing(image, radius)).view(bool)
+    """Morphological closing by the 18 neighbours that share a face or an edge: pin holes left by noise.
+
+    Beyond the border is nothing, and nothing is taken from the border for that.
+    """
+    border = [0 if n == 1 else 1 for n in mask.shape]
+    padded = np.pad(mask, [(b, b) for b in border])
+    return ~dilate(~dilate(padded))[tuple(slice(b, b + n) for b, n in zip(border, mask.shape, strict=True))]
+
+
+def dilate(mask: np.ndarray) -> np.ndarray:
+    """Dilation by the 18 neighbours: the union of the squares in the three planes, each of two lines."""
+    along_x, along_y = _line(mask, 2), _line(mask, 1)
+    return _line(along_x, 1) | _line(along_x, 0) | _line(along_y, 0)
+
+
+def _line(mask: np.ndarray, axis: int) -> np.ndarray:
+    """Dilation by one voxel to both sides along an axis."""
+    out = mask.copy()
+    up, down = ([slice(None)] * 3 for _ in range(2))
+    up[axis], down[axis] = slice(1, None), slice(None, -1)
+    out[tuple(up)] |= mask[tuple(down)]
+    out[tuple(down)] |= mask[tuple(up)]
+    return out
 
 
 def bounds(mask: np.ndarray, points: list[Point], margin: float, spacing: Spacing) -> Box:

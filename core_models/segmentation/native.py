@@ -25,9 +25,36 @@ def upsample(
     """
     signed = distance(coarse, grid.spacing) - distance(~coarse, grid.spacing)
     # edt gives a voxel's distance to the nearest *centre* on the other side; the surface is half-way, at zero.
+    return _crossing(grid, signed, coarse, box, inside, outside)
+
+
+def upsample_probability(
+    grid: Grid,
+    probability: np.ndarray,
+    box: Box,
+    inside: list[tuple[int, int, int]],
+    outside: list[tuple[int, int, int]],
+) -> Mask:
+    """Where the grid's trilinear probability is over a half, in native voxels; arguments as of `upsample`."""
+    return _crossing(grid, probability - 0.5, probability > 0.5, box, inside, outside)
+
+
+def _crossing(
+    grid: Grid,
+    signed: np.ndarray,
+    coarse: np.ndarray,
+    box: Box,
+    inside: list[tuple[int, int, int]],
+    outside: list[tuple[int, int, int]],
+) -> Mask:
+    if not coarse.any():  # what was clicked is thinner than the grid: the clicks alone
+        coarse = coarse.copy()
+        for p in inside:
+            at = tuple(c - s.start for c, s in zip(grid.from_native(p), box, strict=True))
+            if all(0 <= c < n for c, n in zip(at, coarse.shape, strict=True)):
+                coarse[at] = True
     start, stop = _native_box(grid, coarse, box)
-    values = _resample(signed, grid, box, start, stop)
-    found = values > 0
+    found = _resample(signed, grid, box, start, stop) > 0
     for points, side in ((outside, False), (inside, True)):
         for p in points:
             at = tuple(c - s for c, s in zip(p, start, strict=True))

@@ -69,10 +69,15 @@ def engine_for(volume: Volume) -> Engine:
     Raises:
         ModelMissing: none is available for its modality.
     """
+    return engine(default_for(volume.modality).name)
+
+
+def default_for(modality: str) -> EngineRow:
+    """The row of the default engine for a modality.  Raises ModelMissing as `engine_for`."""
     for row in ENGINES:
-        if row.available and row.fits(volume.modality):
-            return engine(row.name)
-    raise ModelMissing(f"No segmentation engine for modality {volume.modality} is installed; run `make run` once.")
+        if row.available and row.fits(modality):
+            return row
+    raise ModelMissing(f"No segmentation engine for modality {modality} is installed; run `make run` once.")
 
 
 def engine(name: str) -> Engine:

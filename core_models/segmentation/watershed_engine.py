@@ -34,6 +34,7 @@ from core_models.segmentation.morphology import (
     close,
     components_at,
     deepest_near,
+    dilate,
     distance,
     flood,
     shifted,
@@ -59,6 +60,8 @@ MARROW = (50.0, 150.0)  # HU of a click that may be marrow ...
 CASE_RADIUS, CASE_BRIGHT, CASE_SHARE = 16.0, 200.0, 0.1  # ... when so much within this is so bright
 ENCASED_BELOW = 30.0
 CACHED = 8
+OUTER_AIR = "The click is in the air around the patient."
+CANCELLED = "Another click came before this one was answered."
 
 
 @dataclass(frozen=True)
@@ -112,21 +115,28 @@ class WatershedEngine:
             Refused: a click outside the volume, or no positive click.
         """
         kept, notes = settle(as_clicks(prepared.volume, prompts))
-        positive, negative = ([c for c in kept if c.positive is side] for side in (True, False))
-        inside, outside = (
-            [prepared.from_native(c.index[::-1]) for c in side]
-            for side in (positive, negative)  # type: ignore
-        )
-        coarse, core, tissues = _grow(prepared, inside, outside)
-        if cancelled():
-            raise Cancelled("Another click came before this one was answered.")
-        coarse, box = _refine(prepared, coarse, core, tissues, inside, outside)
-        mask = native.upsample(
-            prepared, coarse, box, [c.index[::-1] for c in positive], [c.index[::-1] for c in negative]
-        )
-        if all(_outside_body(prepared, p) for p in inside):
-            notes.append("The click is in the air around the patient.")
-        return Segmentation(mask, _confidence(prepared, coarse, box), len(kept), " ".join(notes))
+        mask, box = coarse(prepared, kept, cancelled)
+        points = [[c.index[::-1] for c in kept if c.positive is side] for side in (True, False)]
+        native_mask = native.upsample(prepared, mask, box, *points)  # type: ignore[arg-type]
+        if in_outer_air(prepared, kept):
+            notes.append(OUTER_AIR)
+        return Segmentation(native_mask, confidence(prepared, mask, box), len(kept), " ".join(notes))
+
+
+def coarse(grid: Grid, clicks: list[Click], cancelled: Callable[[], bool] = never) -> tuple[np.ndarray, Box]:
+    """All clicks, at least one of them positive → (bool mask in a box of the grid, that box).
+
+    Raises:
+        Cancelled.
+    """
+    inside, outside = (
+        [grid.from_native(c.index[::-1]) for c in clicks if c.positive is side]
+        for side in (True, False)  # type: ignore
+    )
+    mask, core, tissues = _grow(grid, inside, outside)
+    if cancelled():
+        raise Cancelled(CANCELLED)
+    return _refine(grid, mask, core, tissues, inside, outside)
 
 
 def settle(clicks: tuple[Click, ...]) -> tuple[list[Click], list[str]]:
@@ -337,8 +347,15 @@ def _refine(
         sure[p] = True
     other = ((outer > BAND) | against | (~alike & ~rough)) & ~sure
     markers = np.where(sure, 1, np.where(other, 2, 0)).astype(np.int32)
-    settled = watershed(grid.edges[box], markers) == 1
+    # Only markers that touch an undecided voxel can flood one; the others would but fill the queue.
+    settled = sure.copy()
+    settled |= watershed(grid.edges[box], markers, mask=dilate(markers == 0)) == 1
     return components_at(settled, shifted(inside, box)), box
+
+
+def in_outer_air(grid: Grid, clicks: list[Click]) -> bool:
+    """Whether every positive CT click is in air that reaches the scan's front, back or sides."""
+    return all(_outside_body(grid, grid.from_native(c.index[::-1])) for c in clicks if c.positive)  # type: ignore
 
 
 def _outside_body(grid: Grid, point: Point) -> bool:
@@ -353,7 +370,7 @@ def _outside_body(grid: Grid, point: Point) -> bool:
     )
 
 
-def _confidence(grid: Grid, mask: np.ndarray, box: Box) -> float:
+def confidence(grid: Grid, mask: np.ndarray, box: Box) -> float:
     """Share of the surface that lies on an edge of the image, 0 to 1; uncalibrated.
 
     A gradient of 8 grey levels (HU) per mm counts a half.

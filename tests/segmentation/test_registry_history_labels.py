@@ -8,7 +8,7 @@ import pytest
 
 from core_models.drafting.evidence import REGIONS
 from core_models.errors import NotFound
-from core_models.segmentation import labels, metrics, registry
+from core_models.segmentation import labels, registry
 from core_models.segmentation.engine import Click, Mask
 from core_models.segmentation.history import History
 from core_models.study.volume import Volume
@@ -111,37 +111,3 @@ def test_unsure_is_said_so(chest):
     assert labels.suggest(unknown, Mask.from_full(truth["liver"])).label == "structure"
     empty = Mask.from_full(np.zeros(volume.shape, bool))
     assert labels.suggest(volume, empty).label == "structure"
-
-
-def test_dice_of_known_overlaps():
-    a = np.zeros((4, 4, 4), bool)
-    b = a.copy()
-    assert metrics.dice(a, b) == 1.0
-    a[:2] = True
-    b[1:3] = True
-    assert metrics.dice(a, b) == 0.5
-    assert metrics.dice(a, ~a) == 0.0
-
-
-def test_simulated_clicks_go_to_the_deepest_error():
-    target = np.zeros((11, 40, 40), bool)
-    target[:, 5:16, 5:16] = True
-    answer = np.zeros_like(target)
-    assert metrics.next_click(target, None, (1, 1, 1)) == Click((10, 10, 5), True)
-    answer[:, 5:16, 5:16] = True
-    assert metrics.next_click(target, answer, (1, 1, 1)) is None
-    answer[:, 25:36, 25:36] = True
-    assert metrics.next_click(target, answer, (1, 1, 1)) == Click((30, 30, 5), False)
-
-
-def test_evaluate_has_the_keys_that_checks_read():
-    shape, affine = (40, 80, 80), affine_of((2.0, 1.0, 1.0))
-    organ = ellipsoid(shape, affine, (40, 40, 20), (24, 20, 24))
-    volume = ct([(organ, 60)], shape, affine)
-    engine = registry.engine_for(volume)
-    result = metrics.evaluate(volume, organ.astype(np.uint8), {"organ": (1,), "absent": (2,)}, engine, (1, 2))
-    found = result["engines"][result["default"]]
-    assert list(found["targets"]) == ["organ"]
-    assert found["dice"] == found["targets"]["organ"]
-    assert found["dice"]["1"] >= 0.9
-    assert found["dice"]["2"] >= 0.9

@@ -102,6 +102,20 @@ def test_a_turned_or_mirrored_radiograph_is_read_at_the_same_pixels(view: Screen
     assert view.point("axial", (0, 0, 0)) == pytest.approx(flat[(0, 0, 0)])
 
 
+def test_a_large_radiograph_of_16_bits_zooms_to_its_own_pixels(view: Screen) -> None:
+    array = np.zeros((1, 2500, 3000), np.uint16)
+    array[0, :, 1::2] = 65535
+    view.open(Volume(array, np.eye(4), modality="DX", unit="1", window=(32768.0, 65535.0)))
+    whole = view.pixel("axial", (1500, 1250, 0))
+    assert 100 < whole[0] < 155, "in sight as a whole, neighbours are averaged and not left out"
+    x, y = view.point("axial", (1500, 1250, 0))
+    view.page.evaluate("([clientX, clientY]) => window.__viewer.viewer.focus.zoomAt({ clientX, clientY }, 40)", [x, y])
+    for i, grey in ((1499, 255), (1500, 0), (1501, 255), (1502, 0)):
+        assert view.pixel("axial", (i, 1250, 0)) == [grey] * 3
+    view.hover("axial", (1501, 1250, 0))
+    assert view.text("axial", "top-right").split("\n")[0] == "65535"
+
+
 def test_zoom_keeps_the_point_under_the_mouse_on_a_turned_radiograph(view: Screen) -> None:
     view.open(radiograph())
     view.page.keyboard.press("t")
@@ -198,6 +212,36 @@ def test_a_segment_is_named_under_the_pointer_outlined_and_found_where_it_is_lar
     view.page.keyboard.press("j")
     best = int(np.argmax(full.sum(axis=(1, 2))))
     view.until(f"viewer.position[2] === {best}")
+
+
+def test_opacity_and_the_marks_of_a_segment_beside_each_slider(view: Screen) -> None:
+    view.goto(BODY)
+    view.click("axial", BODY)
+    view.until("viewer.masks.byId.size === 1")
+    (row,) = view.harness.store.segments(view.study.id)
+    colour = [int(row.colour[n : n + 2], 16) for n in (1, 3, 5)]
+    view.page.mouse.move(0, 0)
+    inside = (22, 17, 8)  # neither the crosshair nor the click's mark
+    seen = {}
+    for percent in (0, 50, 100):
+        slider = view.page.locator(".rr-opacity")
+        slider.evaluate("(node, value) => { node.value = value; node.dispatchEvent(new Event('input')); }", percent)
+        seen[percent] = view.pixel("axial", inside)
+    assert len(set(seen[0])) == 1, "grey alone"
+    assert seen[100] == pytest.approx(colour, abs=2)
+    assert seen[50] == pytest.approx([(a + b) / 2 for a, b in zip(seen[0], seen[100], strict=True)], abs=3)
+    marked = view.page.evaluate(
+        """(colour) => window.__viewer.viewer.panes.map((pane) => {
+          const { width, height } = pane.ticks;
+          const data = pane.ticks.getContext('2d').getImageData(0, 0, 1, height).data;
+          const near = (n) => colour.every((c, m) => Math.abs(data[4 * n + m] - c) < 3);
+          return [...Array(height).keys()].filter(near).length / height;
+        })""",
+        colour,
+    )
+    size = (3, 5, 5)  # slices of the box through each plane, of all
+    for part, count, of in zip(marked, size, (20, 40, 60), strict=True):
+        assert 0 < part < 2.5 * count / of
 
 
 def test_two_fingers_zoom_and_pan(view: Screen) -> None:

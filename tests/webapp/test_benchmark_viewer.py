@@ -14,7 +14,7 @@ from core_models.study.volume import Volume
 from tests.builders import affine, phantom
 from tests.webapp.served import Served
 from webapp.benchmarks import scan, viewer
-from webapp.benchmarks.browser import PLANES, Tab, peak_rss_mb
+from webapp.benchmarks.tab import PLANES, Tab, peak_rss_mb
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 DRAWN = dict.fromkeys(("scroll_ms_p50", "scroll_ms_p95", "window_ms_p50", "window_ms_p95"), 1.0)
@@ -35,15 +35,6 @@ FIGURES: dict[str, Any] = {
 
 def _volume(slices: int = 6) -> Volume:
     return Volume(phantom((slices, 64, 64)), affine((0.7, 0.7, 2.5)), "CT", "HU", window=(40.0, 400.0))
-
-
-def test_a_scan_is_stretched_there_and_back_at_half_the_distance() -> None:
-    short = _volume()
-    long = scan.stretched(short, 25)
-    assert long.shape == (25, 64, 64)
-    assert long.spacing == pytest.approx((1.25, 0.7, 0.7))
-    order = [0, 1, 2, 3, 4, 5, 4, 3, 2, 1] * 3
-    np.testing.assert_array_equal(long.array, short.array[order[:25]])
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["uncompressed", "JPEG 2000"])
@@ -75,7 +66,7 @@ def test_the_readme_has_the_table_that_the_command_prints() -> None:
 def test_a_scan_is_opened_drawn_and_weighed_in_the_browser(served: Served, browser: Any) -> None:
     volume = _volume(12)
     store = served.services.store
-    small, large = (store.add_study(viewer.study_of(v, n)) for n, v in enumerate((volume, scan.stretched(volume, 30))))
+    small, large = (store.add_study(viewer.study_of(v, n)) for n, v in enumerate((volume, scan.tall(volume, 30))))
     said: list[str] = []
     tab = Tab(browser, served.address)
     times = viewer.opened(tab, small, said.append)

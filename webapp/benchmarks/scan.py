@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless
 
 from core_models.study.intake import read_scan
-from core_models.study.volume import SourceLayout, Volume
+from core_models.study.volume import Volume
 from webapp import demo
 from webapp.settings import Settings
 
@@ -31,13 +30,23 @@ def organs(settings: Settings) -> np.ndarray:
     return read_scan(demo.companion(settings, NAME, "mask.nii.gz"))[0].series[0].volume.array
 
 
-def stretched(scan: Volume, slices: int) -> Volume:
-    """The CT with so many slices as a thin-slice protocol gives: its own, there and back again, half as far apart."""
-    own = scan.shape[0]
-    there_and_back = np.r_[np.arange(own), np.arange(own - 2, 0, -1)]
+def tall(scan: Volume, slices: int) -> Volume:
+    """The same patient cut into `slices` thinner slices, values interpolated between neighbours (int16)."""
+    depth = scan.shape[0]
+    at = np.linspace(0, depth - 1, slices)
+    array = np.empty((slices, *scan.shape[1:]), np.int16)
+    for k, z in enumerate(at):
+        low = min(int(z), depth - 2)
+        share = np.float32(z - low)
+        array[k] = np.rint((1 - share) * scan.array[low] + share * scan.array[low + 1])
     affine = scan.affine.copy()
-    affine[:3, 2] /= 2
-    return replace(scan, array=scan.array[np.resize(there_and_back, slices)], affine=affine, layout=SourceLayout())
+    affine[:3, 2] *= (depth - 1) / (slices - 1)
+    return Volume(array, affine, scan.modality, scan.unit, scan.spacing_known, scan.window)
+
+
+def tall_labels(labels: np.ndarray, slices: int) -> np.ndarray:
+    """The label map of `tall`: each slice that of the nearest one."""
+    return labels[np.rint(np.linspace(0, labels.shape[0] - 1, slices)).astype(int)]
 
 
 def ct_zip(scan: Volume, path: Path, jpeg2000: bool = False) -> Path:

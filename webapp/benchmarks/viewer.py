@@ -5,7 +5,7 @@ What is counted:
 - `upload_*`: the same CT as a DICOM ZIP, from the moment the server has received the last byte.
 - `redraw_ms_*`: what the browser's thread spends on drawing all panes of the 2 × 2 layout, while it scrolls and while
   the window is dragged; `planes`: on one pane, while that plane is scrolled, and while the window is dragged.
-- `large_*`: the demo CT stretched to 1,000 slices; memory as `webapp.benchmarks.browser` counts it, at its highest
+- `large_*`: the demo CT cut into 1,000 slices; memory as `webapp.benchmarks.tab` counts it, at its highest
   while the scan loads and is scrolled, and at rest afterwards.
 - `intake_slices_per_s`, `intake_jpeg2000_slices_per_s`: `read_scan` on a ZIP of the demo CT, nothing stored.
 """
@@ -24,8 +24,9 @@ from core_models.study.intake import read_scan
 from core_models.study.study import Patient, Receipt, Series, Study
 from core_models.study.volume import Volume
 from webapp.benchmarks import scan
-from webapp.benchmarks.browser import PLANES, WAIT_MS, Tab, chromium, peak_rss_mb
+from webapp.benchmarks.browser import launched
 from webapp.benchmarks.server import own_home, serving
+from webapp.benchmarks.tab import PLANES, Tab, peak_rss_mb
 from webapp.settings import Settings
 from webapp.store import Store
 
@@ -52,14 +53,14 @@ def measure(settings: Settings, say: Callable[[str], None], large: int = LARGE, 
         result = intake(volume, Path(name), say)
         with own_home(settings) as own:
             store = Store(own)
-            studies = [store.add_study(study_of(v, n)) for n, v in enumerate((volume, scan.stretched(volume, large)))]
+            studies = [store.add_study(study_of(v, n)) for n, v in enumerate((volume, scan.tall(volume, large)))]
             store.close()
             with serving(own) as server:
-                with chromium() as browser:
+                with launched() as browser:
                     tab = Tab(browser, server.address)
                     result |= opened(tab, studies[0], say) | drawn(tab, steps, say)
                     result |= uploaded(tab, Path(name) / "ct.zip", say)
-                with chromium() as browser:  # its memory is this scan's alone
+                with launched() as browser:  # its memory is this scan's alone
                     result |= {"large_slices": large, **loaded(Tab(browser, server.address), studies[1], steps, say)}
     result["missed"] = missed(result)
     for line in table(result):
@@ -125,13 +126,13 @@ def uploaded(tab: Tab, archive: Path, say: Callable[[str], None]) -> dict[str, f
     tab.worklist()
     page.evaluate("window.__viewer.metrics.first_image_ms = null")
     chooser = page.locator("#rr-worklist input[type=file]").first
-    chooser.wait_for(state="attached", timeout=WAIT_MS)
+    chooser.wait_for(state="attached")
     received: list[float] = []
     page.on("response", lambda r: r.url.endswith("/api/upload") and received.append(time.perf_counter()))
     chooser.set_input_files(str(archive))
-    page.wait_for_function("window.__viewer.metrics.first_image_ms != null", timeout=WAIT_MS, polling=20)
+    page.wait_for_function("window.__viewer.metrics.first_image_ms != null", polling=20)
     first = time.perf_counter() - received[0]
-    page.wait_for_function("window.__viewer.state().ready", timeout=WAIT_MS, polling=20)
+    page.wait_for_function("window.__viewer.state().ready", polling=20)
     ready = time.perf_counter() - received[0]
     say(f"uploaded: first image {first:.2f} s, whole volume {ready:.2f} s after the last byte")
     return {"upload_first_image_s": round(first, 2), "upload_volume_ready_s": round(ready, 2)}

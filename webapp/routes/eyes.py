@@ -21,6 +21,7 @@ Json = dict[str, Any]
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 EVALUATION, DRAFTS = ASSETS / "foundation" / "evaluation.json", ASSETS / "adapter" / "evaluation.json"
+CLICKS = ASSETS / "segmentation" / "evaluation.json"
 COMMAND = "`python app.py evaluate findings --record`"
 NOT_EVALUATED = f"The models were not evaluated here yet: run {COMMAND} once."
 DAMAGED = f"The stored evaluation cannot be read: run {COMMAND} again."
@@ -54,14 +55,17 @@ def anatomy(series_id: str, body: Wanted, request: Request) -> Json:
 
 @router.get("/evaluation")
 def evaluation() -> Json:
-    """The models' card of marks as `evaluate` wrote it, or why there is none; `drafting`: of the drafts."""
+    """The models' marks as `evaluate` wrote them, or why there are none; `drafting`, `clicks`: those of other parts."""
     try:
         found = json.loads(EVALUATION.read_text(encoding="utf-8"))
     except FileNotFoundError:
         found = {"missing": NOT_EVALUATED}
     except (OSError, ValueError):
         found = {"missing": DAMAGED}
-    return (found if isinstance(found, dict) else {"missing": NOT_EVALUATED}) | {"drafting": drafting_marks()}
+    return (found if isinstance(found, dict) else {"missing": NOT_EVALUATED}) | {
+        "drafting": drafting_marks(),
+        "clicks": click_marks(),
+    }
 
 
 def drafting_marks() -> Json | None:
@@ -132,3 +136,22 @@ def heat(values: np.ndarray) -> Json:
     small = cut.reshape(rows, -1, columns, cut.shape[1] // columns).mean(axis=(1, 3))
     codes = np.rint(np.clip(np.nan_to_num(small), 0, 1) * 255).astype(np.uint8)
     return {"rows": rows, "columns": columns, "values": base64.b64encode(codes.tobytes()).decode()}
+
+
+def click_marks() -> Json | None:
+    """The recorded figures of click segmentation, a row for each source and engine; None where there are none."""
+    from core_models.segmentation import evaluation_report as report
+
+    keys = ("n", "dice", "dice_ci", "hausdorff95", "clicks_to", "click_s")
+    try:
+        found = json.loads(CLICKS.read_text(encoding="utf-8"))
+        rows = [
+            {"data": report.plain(cohort), "trains": found["data"][cohort]["trains"], "engine": name}
+            | {key: one[key] for key in keys}
+            for cohort in report.cohorts(found)
+            for name, one in report.of(found, cohort)
+        ]
+        targets = found["engines"][found["default"]]["targets"]
+        return {key: found[key] for key in ("default", "clicks", "threads")} | {"rows": rows, "targets": targets}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -36,12 +36,12 @@ export function mount(element) {
     fill(body, h('p.rp-dim', {}, 'Loading …'));
     const found = await api('GET', '/api/evaluation');
     const column = (...sections) => h('div.rp-column', {}, sections);
-    if (found.missing) fill(body, column(drafts(found.drafting), learning()), column(h('p.rp-none', {}, found.missing)));
+    if (found.missing) fill(body, column(drafts(found.drafting), learning()), column(h('p.rp-none', {}, found.missing), clicks(found.clicks)));
     else {
       fill(
         body,
         column(findings(found.findings), calibration(found.findings), gate(found.gate), drafts(found.drafting), learning()),
-        column(subgroups(found.findings), anatomy(found.anatomy), retrieval(found.retrieval)),
+        column(clicks(found.clicks), subgroups(found.findings), anatomy(found.anatomy), retrieval(found.retrieval)),
       );
     }
   });
@@ -137,6 +137,28 @@ function anatomy(a) {
     'Anatomy',
     `Dice overlap with drawings by hand, ${a.cases ?? '–'} images.${error}`,
     table(['Structure', 'Dice', '95 %', '', 'mean mask'], rows, 'Anatomy'),
+  );
+}
+
+function clicks(c) {
+  if (!Array.isArray(c?.rows)) return section('clicks', 'Click segmentation', 'Not evaluated yet: run `python app.py evaluate segmentation --record` once.');
+  const until = (one) => (known(one?.median) ? one.median : `> ${c.clicks}`);
+  const rows = c.rows.map((row) => [
+    row.trains ? `${row.data} *` : row.data, row.engine === c.default ? h('b', {}, row.engine) : row.engine, row.n, show(row.dice?.['1']), show(row.dice?.['3']),
+    interval(row.dice?.['3'], row.dice_ci?.['3'], { from: 0, reference: null, width: 96 }), show(row.dice?.['5']), show(row.hausdorff95?.['5'], 1), until(row.clicks_to?.['0.80']),
+    show(row.click_s?.median),
+  ]);
+  const targets = entries(c.targets).map(([name, one]) => [
+    name, show(one['1']), show(one['3']), show(one['5']), show(one.hausdorff95?.['5'], 1), known(one.clicks_to?.['0.80']) ? one.clicks_to['0.80'] : `> ${c.clicks}`,
+  ]);
+  return section(
+    'clicks',
+    'Click segmentation',
+    `Dice after 1, 3 and 5 simulated clicks, each on the deepest point of the largest error; the line is the 95 % interval at 3. HD95: 95% Hausdorff distance at 5 clicks, in mm (pixels for ACDC and JSRT). Seconds: a click's median on ${c.threads ?? '–'} threads.`,
+    table(['Data', 'engine', 'n', '1', '3', '', '5', 'HD95', 'to .80', 's'], rows, 'Click segmentation'),
+    c.rows.some((row) => row.trains) ? h('p.rp-dim', {}, '* The engines with weights were trained on this scan; it judges the others.') : null,
+    h('p.rp-dim', {}, `${c.default} on the demo CT:`),
+    table(['Target', '1', '3', '5', 'HD95', 'to .80'], targets, 'Click segmentation by target'),
   );
 }
 

@@ -1,0 +1,210 @@
+"""The click network on a scan's grid: newest click and answer so far → the next answer, cube by cube.
+
+Lengths are nominal mm of the grid; probabilities are of the grid's voxels, kept in a box (0 outside it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from core_models.errors import Cancelled
+from core_models.segmentation import click_net
+from core_models.segmentation.click_net import FLAT, SIDE, ClickNet
+from core_models.segmentation.engine import Click
+from core_models.segmentation.grid import Grid
+from core_models.segmentation.morphology import Box, Point, Spacing, ball, bounds, components_touching
+
+FINE, COARSE = 2.0, 4.0  # edges of the cubes' voxels
+RIM_CHANGED = 0.01  # of a cube's rim voxels differ: the structure goes on beyond it
+RAMP = 6.0  # voxels over which a cube gives way to what is around it
+REACH = 12.0  # a click changes what hangs together with a change that begins this near
+FAINT = 0.02  # probabilities below are not kept
+Level = tuple[torch.Tensor, Spacing]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is inside after some clicks.
+
+    Attributes:
+        box: of the grid.
+        inside: float16 probabilities in the box.
+        expected: the Dice that whoever answered expects, 0 to 1.
+        author: "network" or "watershed".
+    """
+
+    box: Box
+    inside: np.ndarray
+    expected: float
+    author: str
+
+    @property
+    def mask(self) -> np.ndarray:
+        """bool, in the box."""
+        return self.inside > 0.5
+
+    def full(self, shape: Sequence[int]) -> np.ndarray:
+        """float32 probabilities of the whole grid (z, y, x)."""
+        out = np.zeros(tuple(shape), np.float32)
+        out[self.box] = self.inside
+        return out
+
+
+def levels(grid: Grid) -> tuple[Level, Level]:
+    """The grid's values and their half, (1, z, y, x) each, with their spacing: what cubes are cut from."""
+    whole = torch.from_numpy(np.ascontiguousarray(grid.smooth, np.float32))[None]
+    return (whole, grid.spacing), halved(whole, grid.spacing)
+
+
+def halved(values: torch.Tensor, spacing: Spacing) -> Level:
+    """(1, z, y, x) and its spacing at half the resolution; axes of one voxel stay."""
+    kernel = tuple(2 if n > 1 else 1 for n in values.shape[1:])
+    pooled = functional.avg_pool3d(values[None], kernel)[0]
+    return pooled, tuple(s * k for s, k in zip(spacing, kernel, strict=True))  # type: ignore[return-value]
+
+
+def in_half(centre: Sequence[float], full: Sequence[int]) -> tuple[float, ...]:
+    """A place in the grid's voxels, in those of its half."""
+    return tuple((c + 0.5) / 2 - 0.5 if n > 1 else c for c, n in zip(centre, full, strict=True))
+
+
+def look(
+    grid: Grid,
+    pyramid: tuple[Level, Level],
+    net: ClickNet,
+    clicks: Sequence[Click],
+    before: Answer | None,
+    cancelled: Callable[[], bool],
+) -> Answer:
+    """Answer the last of `clicks` on top of `before`, the answer to all others.
+
+    Raises:
+        Cancelled.
+    """
+    places = np.array([_place(grid, c) for c in clicks])
+    adds = np.array([c.positive for c in clicks])
+    shape = FLAT if grid.shape[0] == 1 else (SIDE, SIDE, SIDE)
+    so_far = before.full(grid.shape) if before is not None else np.zeros(grid.shape, np.float32)
+    centre = places[np.flatnonzero(adds)[-1]] if before is None else places[-1]
+
+    def cube(step: float) -> tuple[np.ndarray, np.ndarray, float]:
+        if cancelled():
+            raise Cancelled("Another click came before this one was answered.")
+        return _cube(grid, pyramid, net, places, adds, centre, step, shape, so_far if before is not None else None)
+
+    old, new, expected = cube(FINE)
+    if _rim(np.abs(new - old) > 0.4, grid.shape[0] == 1) > RIM_CHANGED:
+        _, wide, wide_expected = cube(COARSE)
+        after = _pasted(grid, so_far, wide, centre, COARSE)
+        after = _pasted(grid, after, new, centre, FINE)
+        expected = min(expected, wide_expected)
+    else:
+        after = _pasted(grid, so_far, new, centre, FINE)
+    if before is not None:
+        after = _near_the_click(grid, so_far, after, grid_point(grid, clicks[-1]))
+    return kept(grid, after, [grid_point(grid, c) for c in clicks if c.positive], expected, "network")
+
+
+def grid_point(grid: Grid, click: Click) -> Point:
+    """The grid voxel (z, y, x) that holds a click."""
+    return grid.from_native(click.index[::-1])  # type: ignore[arg-type]
+
+
+def kept(grid: Grid, inside: np.ndarray, points: list[Point], expected: float, author: str) -> Answer:
+    """Probabilities of the whole grid → an answer: only parts that hold a click that adds."""
+    mask = inside > 0.5
+    parts = components_touching(mask, points)
+    inside = np.where(mask & ~parts, 0.0, inside)
+    box = bounds(inside > FAINT, points, 4.0, grid.spacing)
+    return Answer(box, inside[box].astype(np.float16), expected, author)
+
+
+def _place(grid: Grid, click: Click) -> np.ndarray:
+    """A click in grid voxels (z, y, x), between voxels."""
+    return np.array([(c + 0.5) / f - 0.5 for c, f in zip(click.index[::-1], grid.factor, strict=True)])
+
+
+@torch.inference_mode()
+def _cube(
+    grid: Grid,
+    pyramid: tuple[Level, Level],
+    net: ClickNet,
+    places: np.ndarray,
+    adds: np.ndarray,
+    centre: np.ndarray,
+    step: float,
+    shape: tuple[int, int, int],
+    so_far: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """(answer so far, answer now, Dice expected) in one cube around `centre`."""
+    coarse = step > FINE
+    values, spacing = pyramid[coarse]
+    at = in_half(centre, grid.shape) if coarse else centre
+    picture = click_net.sample(values, spacing, at, step, shape)[0]
+    x = click_net.channels(picture, grid.hounsfield)
+    if so_far is None:
+        before = torch.zeros(shape)
+    else:
+        before = click_net.sample(torch.from_numpy(so_far)[None], grid.spacing, centre, step, shape)[0]
+    within = (places - centre) * np.asarray(grid.spacing) / step + (np.array(shape) - 1) / 2
+    if shape[0] == FLAT[0]:
+        within[:, 0] = (shape[0] - 1) / 2
+    inside = ((within >= -0.5) & (within < np.array(shape) - 0.5)).all(1)
+    points = [torch.from_numpy(within[inside & (adds == side)]).float() for side in (True, False)]
+    features, embedding = net.encode(x[None])
+    tissue = click_net.tissue_cues(x, grid.hounsfield, points[0], step)
+    logits, quality = net.decode(features, click_net.cues(x, embedding[0], *points, before, tissue)[None])
+    return before.numpy(), logits[0, 0].sigmoid().numpy(), float(quality.sigmoid())
+
+
+def _rim(changed: np.ndarray, flat: bool) -> float:
+    """Share of a cube's outermost voxels that are set."""
+    rim = np.ones(changed.shape, bool)
+    rim[tuple(slice(0, None) if flat and axis == 0 else slice(1, -1) for axis in range(3))] = False
+    return float(changed[rim].mean())
+
+
+def _pasted(grid: Grid, onto: np.ndarray, cube: np.ndarray, centre: np.ndarray, step: float) -> np.ndarray:
+    """`onto` with a cube's answer in its place, blended towards the cube's rim."""
+    n = np.array(cube.shape)
+    spacing = np.asarray(grid.spacing)
+    half = (n - 1) / 2 * step / spacing
+    box = tuple(
+        slice(max(0, int(np.ceil(c - h))), min(size, int(np.floor(c + h)) + 1))
+        for c, h, size in zip(centre, half, grid.shape, strict=True)
+    )
+    lines = [
+        (np.arange(s.start, s.stop) - c) * mm / step + (k - 1) / 2
+        for s, c, mm, k in zip(box, centre, spacing, n, strict=True)
+    ]
+    if grid.shape[0] == 1:
+        lines[0] = np.array([(n[0] - 1) / 2])
+    unit = [(2 * line + 1) / k - 1 for line, k in zip(lines, n, strict=True)]
+    where = np.stack(np.meshgrid(*unit, indexing="ij"), -1)
+    here = functional.grid_sample(
+        torch.from_numpy(np.ascontiguousarray(cube))[None, None],
+        torch.from_numpy(where[..., ::-1].astype(np.float32).copy())[None],
+        padding_mode="border",
+        align_corners=False,
+    )[0, 0].numpy()
+    weights = [np.clip(np.minimum(line + 0.5, k - 0.5 - line) / RAMP, 0, 1) for line, k in zip(lines, n, strict=True)]
+    if grid.shape[0] == 1:
+        weights[0] = np.ones(1)
+    weight = np.minimum(np.minimum(weights[0][:, None, None], weights[1][None, :, None]), weights[2])
+    out = onto.copy()
+    out[box] += weight.astype(np.float32) * (here - out[box])
+    return out
+
+
+def _near_the_click(grid: Grid, before: np.ndarray, after: np.ndarray, click: Point) -> np.ndarray:
+    """`after`, with changes undone that do not hang together with one near the click."""
+    changed = (before > 0.5) != (after > 0.5)
+    box, within = ball(grid.shape, click, REACH, grid.spacing)
+    seeds = [tuple(int(c + s.start) for c, s in zip(p, box, strict=True)) for p in np.argwhere(changed[box] & within)]
+    wanted = components_touching(changed, seeds)  # type: ignore[arg-type]
+    return np.where(changed & ~wanted, before, after)

@@ -1,0 +1,308 @@
+"""Labelled scans → the click network's weights: simulated readers, round after round on the network's own answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional
+
+from core_models.errors import Refused
+from core_models.segmentation import click_net, click_samples, cohorts
+from core_models.segmentation.click_net import ClickNet, Config
+from core_models.segmentation.click_samples import Sample, Sampler, Source
+
+Log = Callable[[str], None]
+FOLDER = Path(__file__).resolve().parents[2] / "assets" / "segmentation"
+ROUNDS = (0.4, 0.35, 0.25)  # how often a cube is trained on its first, second and third answer
+SPOILT = 0.25  # of later answers start from one that no network gave
+FORGOTTEN = 0.15  # of later answers do not see the earlier clicks: they lie outside the cube
+SMOOTH = 0.998  # of the running mean of the weights, which is what is kept
+CLIP = 5.0
+EVERY = 100  # steps between checkpoints
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the network is trained.
+
+    Attributes:
+        steps: cubes, each with up to four targets.
+        rate: peak learning rate, after `warm` steps, then falling by a cosine to a fiftieth.
+        limit: cases of one cohort, for a quick look; 0 for all.
+    """
+
+    steps: int = 3000
+    rate: float = 2e-3
+    decay: float = 0.01
+    warm: int = 100
+    seed: int = 0
+    width: int = 24
+    limit: int = 0
+
+
+def recipe_from(path: Path | None) -> Recipe:
+    """The recipe of a TOML file, or the one that ships.
+
+    Raises:
+        Refused: no such file, not TOML, or a key that is none of a recipe's.
+    """
+    if path is None:
+        return Recipe()
+    try:
+        return Recipe(**tomllib.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise Refused(f"The recipe {path.name!r} cannot be read: {error}.") from error
+
+
+def run(
+    data: Path,
+    demo: tuple[Path, Path] | None,
+    out: Path,
+    work: Path,
+    config: Path | None,
+    *,
+    resume: bool,
+    threads: int,
+    say: Callable[[int, int, str], None],
+    log: Log,
+) -> dict:
+    """Train by a recipe and write weights, config and training.json to `out`; returns what training.json says.
+
+    Args:
+        data: the folder of cohorts; `demo`: the demo CT and its labels, where they were fetched.
+        work: folder of the checkpoint.
+
+    Raises:
+        Refused: nothing to train on, a recipe or checkpoint that does not fit, or a loss that is not finite.
+    """
+    recipe = recipe_from(config)
+    torch.set_num_threads(threads)
+    scans = sources(data, demo, recipe.limit, say)
+    began = time.monotonic()
+    net, loss = train(scans, recipe, work, resume, log)
+    counts: dict[str, int] = {}
+    for scan in scans:
+        counts[scan.cohort] = counts.get(scan.cohort, 0) + 1
+    facts = {
+        "recipe": asdict(recipe),
+        "scans": counts,
+        "parameters": click_net.parameters(net),
+        "loss": round(loss, 4),
+        "seconds_of_this_run": round(time.monotonic() - began),
+        "threads": threads,
+    }
+    return facts | {"sha256": ship(net, facts, out)}
+
+
+def sources(
+    data: Path, demo: tuple[Path, Path] | None, limit: int, say: Callable[[int, int, str], None]
+) -> list[Source]:
+    """The training side of every cohort, ready to sample.
+
+    Raises:
+        Refused: there is none.
+    """
+    chosen: list[cohorts.Case] = []
+    counts: dict[str, int] = {}
+    for case in cohorts.cases(data, demo):
+        counts[case.cohort] = counts.get(case.cohort, 0) + (case.side == "train")
+        if case.side == "train" and (not limit or counts[case.cohort] <= limit):
+            chosen.append(case)
+    found = []
+    for number, case in enumerate(chosen):
+        say(number, len(chosen), case.cohort)
+        one = click_samples.source(case)
+        if one is not None:
+            found.append(one)
+    if not found:
+        raise Refused("There is no labelled scan to train on: name their folder with --data, or fetch the demo scans.")
+    return found
+
+
+def train(scans: Sequence[Source], recipe: Recipe, work: Path, resume: bool, log: Log) -> tuple[ClickNet, float]:
+    """Train, or go on; returns the network of averaged weights and the last tenth's mean loss.
+
+    Args:
+        work: folder of the checkpoint.
+
+    Raises:
+        Refused: a loss that is not finite, or a checkpoint of another recipe.
+    """
+    torch.manual_seed(recipe.seed)
+    net = ClickNet(Config(width=recipe.width)).train()
+    mean = ClickNet(net.config).eval()
+    mean.load_state_dict(net.state_dict())
+    optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
+    sampler = Sampler(scans, recipe.seed)
+    work.mkdir(parents=True, exist_ok=True)
+    start, losses = _resumed(work, recipe, net, mean, optimiser) if resume else (0, [])
+    scores: list[tuple[int, float]] = []
+    began = time.monotonic()
+    for step, sample in enumerate(sampler.rows(start, recipe.steps), start):
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.rate * _schedule(step, recipe)
+        loss, score, rounds = _loss(net, sample, np.random.default_rng((recipe.seed, step, 999)))
+        if not torch.isfinite(loss):
+            raise Refused(f"The click network's loss is not finite at step {step}: take a lower rate.")
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), CLIP)
+        optimiser.step()
+        smooth = min(SMOOTH, (step + 1) / (step + 20))
+        with torch.no_grad():
+            for a, b in zip(mean.parameters(), net.parameters(), strict=True):
+                a.lerp_(b, 1 - smooth)
+        losses.append(float(loss.detach()))
+        scores.append((rounds, score))
+        if (step + 1) % 50 == 0:
+            by = [np.mean([s for r, s in scores[-200:] if r == n] or [np.nan]) for n in (1, 2, 3)]
+            log(
+                f"step {step + 1}/{recipe.steps} loss {np.mean(losses[-50:]):.3f} dice at 1, 2, 3 clicks "
+                f"{by[0]:.3f} {by[1]:.3f} {by[2]:.3f} {(time.monotonic() - began) / (step + 1 - start):.2f} s/step"
+            )
+        if (step + 1) % EVERY == 0 or step + 1 == recipe.steps:
+            _keep(work, recipe, step + 1, net, mean, optimiser, losses)
+    return mean, float(np.mean(losses[-max(1, recipe.steps // 10) :]))
+
+
+def _schedule(step: int, recipe: Recipe) -> float:
+    share = step / max(1, recipe.steps)
+    return min(1.0, (step + 1) / recipe.warm) * (0.02 + 0.49 * (1 + np.cos(np.pi * share)))
+
+
+def _loss(net: ClickNet, sample: Sample, rng: np.random.Generator) -> tuple[torch.Tensor, float, int]:
+    """The loss of one cube's targets at a random round, the mean Dice there, and the round (1 to 3)."""
+    features, embedding = net.encode(sample.cube[None])
+    count = len(sample.targets)
+    inside: list[list[np.ndarray]] = [[p] for p in sample.first]
+    outside: list[list[np.ndarray]] = [[] for _ in range(count)]
+    before = torch.zeros((count, *sample.targets.shape[1:]))
+    tissue = list(sample.tissue)
+    rounds = 1 + int(rng.choice(len(ROUNDS), p=ROUNDS))
+    flat = sample.targets.shape[1] == click_net.FLAT[0]
+    for turn in range(rounds - 1):
+        with torch.no_grad():
+            logits, _ = net.decode(
+                features.detach().expand(count, -1, -1, -1, -1),
+                _cues(sample, embedding.detach(), inside, outside, before, tissue),
+            )
+        for n in range(count):
+            answer = logits[n, 0].sigmoid()
+            if turn == 0 and rng.random() < SPOILT:
+                answer = torch.from_numpy(click_samples.spoilt(sample.targets[n], rng)).float()
+            before[n] = answer
+            fix = click_samples.correction(sample.targets[n], (answer > 0.5).numpy(), flat)
+            if fix is None:
+                continue
+            if turn == rounds - 2 and rng.random() < FORGOTTEN:
+                inside[n], outside[n], tissue[n] = [], [], torch.zeros_like(tissue[n])
+            (inside if fix[1] else outside)[n].append(fix[0])
+            if fix[1]:
+                tissue[n] = torch.maximum(tissue[n], _tissue(sample, [fix[0]]))
+    logits, quality = net.decode(
+        features.expand(count, -1, -1, -1, -1), _cues(sample, embedding, inside, outside, before, tissue)
+    )
+    targets = torch.from_numpy(sample.targets).float()
+    probabilities = logits[:, 0].sigmoid()
+    overlap = (probabilities * targets).sum((1, 2, 3))
+    sums = (probabilities + targets).sum((1, 2, 3))
+    soft = 1 - (2 * overlap + 1) / (sums + 1)
+    entropy = functional.binary_cross_entropy_with_logits(logits[:, 0], targets)
+    with torch.no_grad():
+        hard = probabilities > 0.5
+        scores = 2 * (hard & (targets > 0)).sum((1, 2, 3)) / (hard.sum((1, 2, 3)) + targets.sum((1, 2, 3))).clamp(min=1)
+    expected = functional.binary_cross_entropy_with_logits(quality, scores)
+    return soft.mean() + entropy + 0.1 * expected, float(scores.mean()), rounds
+
+
+def _cues(
+    sample: Sample,
+    embedding: torch.Tensor,
+    inside: list[list[np.ndarray]],
+    outside: list[list[np.ndarray]],
+    before: torch.Tensor,
+    tissue: list[torch.Tensor],
+) -> torch.Tensor:
+    def points(some: list[np.ndarray]) -> torch.Tensor:
+        return torch.from_numpy(np.stack(some)) if some else torch.zeros((0, 3))
+
+    return torch.stack(
+        [
+            click_net.cues(sample.cube, embedding[0], points(a), points(b), so_far, maps)
+            for a, b, so_far, maps in zip(inside, outside, before, tissue, strict=True)
+        ]
+    )
+
+
+def _tissue(sample: Sample, points: list[np.ndarray]) -> torch.Tensor:
+    return click_net.tissue_cues(sample.cube, sample.hounsfield, torch.from_numpy(np.stack(points)), sample.step)
+
+
+def _keep(
+    work: Path,
+    recipe: Recipe,
+    step: int,
+    net: ClickNet,
+    mean: ClickNet,
+    optimiser: torch.optim.Optimizer,
+    losses: list[float],
+) -> None:
+    """A checkpoint, replaced whole."""
+    state = {f"net.{k}": v for k, v in net.state_dict().items()} | {
+        f"mean.{k}": v for k, v in mean.state_dict().items()
+    }
+    for n, p in enumerate(net.parameters()):
+        for key in ("exp_avg", "exp_avg_sq"):
+            state[f"optimiser.{n}.{key}"] = optimiser.state[p][key]
+    facts = {
+        "recipe": json.dumps(asdict(recipe)),
+        "step": str(step),
+        "losses": json.dumps(losses[-recipe.steps // 10 :]),
+    }
+    save_file({k: v.detach().contiguous().clone() for k, v in state.items()}, work / "next.safetensors", facts)
+    (work / "next.safetensors").replace(work / "checkpoint.safetensors")
+
+
+def _resumed(
+    work: Path, recipe: Recipe, net: ClickNet, mean: ClickNet, optimiser: torch.optim.Optimizer
+) -> tuple[int, list[float]]:
+    from safetensors import safe_open
+
+    path = work / "checkpoint.safetensors"
+    if not path.is_file():
+        return 0, []
+    with safe_open(path, "pt") as stored:
+        facts = stored.metadata()
+    if json.loads(facts["recipe"]) != asdict(recipe):
+        raise Refused("The checkpoint is of another recipe; train without --resume to begin anew.")
+    state = load_file(path)
+    net.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("net.")})
+    mean.load_state_dict({k[5:]: v for k, v in state.items() if k.startswith("mean.")})
+    step = int(facts["step"])
+    for n, p in enumerate(net.parameters()):
+        optimiser.state[p] = {
+            "step": torch.tensor(float(step)),
+            "exp_avg": state[f"optimiser.{n}.exp_avg"],
+            "exp_avg_sq": state[f"optimiser.{n}.exp_avg_sq"],
+        }
+    return step, json.loads(facts["losses"])
+
+
+def ship(net: ClickNet, facts: dict, folder: Path = FOLDER) -> str:
+    """Write weights, config and what is known of the training; returns the weights' SHA-256."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, folder / "click_net.safetensors")
+    (folder / "config.json").write_text(click_net.saved_config(net.config))
+    digest = hashlib.sha256((folder / "click_net.safetensors").read_bytes()).hexdigest()
+    (folder / "training.json").write_text(json.dumps(facts | {"sha256": digest}, indent=1) + "\n")
+    return digest

@@ -1,0 +1,201 @@
+"""The click network: its cubes, its cues, that it learns, that a stopped training goes on as if it had not been."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from core_models.errors import ModelMissing, Refused
+from core_models.segmentation import click_net, click_samples, cohorts, tissue_maps, train_clicks
+from core_models.segmentation.click_net import ClickNet, Config
+from core_models.study.volume import Volume
+
+TINY = Config(width=8, embedding=4)
+
+
+def test_blocks_become_channels_and_come_back():
+    x = torch.randn(2, 1, 4, 6, 8)
+    folded = click_net._folded(x)
+    assert folded.shape == (2, 8, 2, 3, 4)
+    assert torch.equal(click_net._unfolded(folded), x)
+    assert torch.equal(folded[0, :, 1, 2, 3], x[0, 0, 2:4, 4:6, 6:8].flatten())
+
+
+@pytest.mark.parametrize("shape", [(48, 48, 48), click_net.FLAT, (16, 24, 32)])
+def test_an_answer_has_the_size_of_its_cube(shape):
+    net = ClickNet(TINY).eval()
+    features, embedding = net.encode(torch.zeros(1, 2, *shape))
+    half = tuple(n // 2 for n in shape)
+    assert features.shape[2:] == embedding.shape[2:] == half
+    logits, expected = net.decode(features, torch.zeros(1, click_net.CUES, *half))
+    assert logits.shape == (1, 1, *shape)
+    assert expected.shape == (1,)
+
+
+def test_a_cube_is_cut_where_it_is_asked_for():
+    """The voxel under the cube's middle is the grid's own, and a step along x is a step along x."""
+    values = torch.arange(10 * 12 * 14, dtype=torch.float32).view(1, 10, 12, 14)
+    cube = click_net.sample(values, (3.0, 2.0, 2.0), (4.0, 5.0, 6.0), 2.0, (3, 3, 3))
+    assert cube[0, 1, 1, 1] == values[0, 4, 5, 6]
+    assert cube[0, 1, 1, 2] == values[0, 4, 5, 7]
+    assert cube[0, 1, 2, 1] == values[0, 4, 6, 6]
+    assert float(cube[0, 2, 1, 1]) == pytest.approx(float(values[0, 4, 5, 6]) + 2 / 3 * 12 * 14)
+    outside = click_net.sample(values, (3.0, 2.0, 2.0), (-20.0, 5.0, 6.0), 2.0, (3, 3, 3))
+    assert outside[0, 1, 1, 1] == values[0, 0, 5, 6]
+
+
+def test_cues_say_where_the_clicks_are_and_what_was_clicked():
+    values = torch.zeros(2, 16, 16, 16)
+    values[:, :, :, 8:] = 2.0
+    embedding = torch.nn.functional.normalize(torch.randn(4, 8, 8, 8), dim=0)
+    told = click_net.cues(
+        values,
+        embedding,
+        torch.tensor([[4.5, 4.5, 2.5]]),
+        torch.zeros(0, 3),
+        torch.ones(16, 16, 16),
+        torch.full((3, 8, 8, 8), 0.5),
+    )
+    assert told.shape == (click_net.CUES, 8, 8, 8)
+    inside, _, outside, _, before, likely, alike, unlike = told[:8]
+    assert torch.equal(told[8:], torch.full((3, 8, 8, 8), 0.5))
+    assert inside[2, 2, 1] == inside.max() == 1.0
+    assert outside.max() == 0.0
+    assert before.min() == 1.0
+    assert likely[:, :, :3].min() > 0.99
+    assert likely[:, :, 5:].max() < 0.01
+    assert alike[2, 2, 1] == pytest.approx(1.0, abs=1e-5)
+    assert unlike.max() == -1.0
+
+
+def _case(number: int) -> cohorts.Case:
+    """A bright ball and a bright bar in noise."""
+
+    def load():
+        rng = np.random.default_rng(number)
+        array = rng.normal(0, 10, (40, 48, 48)).astype(np.float32)
+        z, y, x = np.ogrid[:40, :48, :48]
+        ball = (z - 20) ** 2 + (y - 16) ** 2 + (x - 16) ** 2 < 100
+        bar = (abs(y - 36) < 5) & (abs(x - 36) < 5) & (z > -1)
+        array[ball | bar] += 150
+        labels = np.where(ball, 1, np.where(bar, 2, 0)).astype(np.uint8)
+        return Volume(array, np.diag([2.0, 2.0, 2.0, 1.0]), "CT", "HU"), labels
+
+    return cohorts.Case("demo-ct", f"made {number}", "train", load)
+
+
+@pytest.fixture(scope="module")
+def scans():
+    return [click_samples.source(_case(n)) for n in range(2)]
+
+
+def test_a_sample_is_the_same_for_the_same_step_and_its_clicks_are_inside(scans):
+    sampler = click_samples.Sampler(scans, seed=3)
+    for step in range(6):
+        sample, again = sampler(step), sampler(step)
+        assert torch.equal(sample.cube, again.cube)
+        for target, click in zip(sample.targets, sample.first, strict=True):
+            assert target[tuple(click.astype(int))]
+    assert not torch.equal(sampler(0).cube, click_samples.Sampler(scans, seed=4)(0).cube)
+
+
+def test_tissue_maps_stop_at_a_neck_and_follow_what_is_thick():
+    values = np.full((24, 24, 40), -100.0, np.float32)
+    z, y, x = np.ogrid[:24, :24, :40]
+    left, right = ((z - 12) ** 2 + (y - 12) ** 2 + (x - c) ** 2 < 64 for c in (10, 30))
+    bridge = (abs(z - 12) < 2) & (abs(y - 12) < 2) & (x > 10) & (x < 30)
+    values[left | right | bridge] = 60.0
+    kept, connected, depth = tissue_maps.maps(values, True, [(12, 12, 10)], 2.0)
+    assert connected[left | right | bridge].all()
+    assert not connected[values < 0].any()
+    assert (kept[left] > 0.9).mean() > 0.95
+    assert kept[right].max() == 0.0
+    assert depth[12, 12, 10] == 1.0
+    assert depth[values < 0].max() == 0.0
+
+
+def test_the_next_click_is_in_the_largest_error():
+    target, answer = np.zeros((12, 12, 12), bool), np.zeros((12, 12, 12), bool)
+    target[2:10, 2:10, 2:10] = True
+    place, adds = click_samples.correction(target, answer, flat=False)
+    assert adds
+    assert target[tuple(place.astype(int))]
+    answer[target] = True
+    assert click_samples.correction(target, answer, flat=False) is None
+    answer[11, 11, 11] = True
+    assert click_samples.correction(target, answer, flat=False)[1] is False
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Cubes of 16 voxels, so that a step takes no time."""
+    monkeypatch.setattr(click_net, "SIDE", 16)
+
+
+def test_training_learns(small, scans, tmp_path):
+    recipe = train_clicks.Recipe(steps=50, warm=5, width=8, rate=1e-2)
+    trained, _ = train_clicks.train(scans, recipe, tmp_path, False, lambda _: None)
+    fresh = ClickNet(trained.config)
+    before, after = (np.mean([_loss_of(net, scans, step) for step in range(200, 212)]) for net in (fresh, trained))
+    assert after < 0.85 * before
+
+
+def test_a_stopped_training_goes_on_as_if_it_had_not_been(small, scans, tmp_path):
+    recipe = train_clicks.Recipe(steps=8, warm=2, width=8)
+    said = []
+    whole, _ = train_clicks.train(scans, recipe, tmp_path / "whole", False, said.append)
+    stopped = tmp_path / "stopped"
+    _stop_after(scans, recipe, stopped, 4)
+    resumed, _ = train_clicks.train(scans, recipe, stopped, True, said.append)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+    with pytest.raises(Refused, match="another recipe"):
+        train_clicks.train(scans, train_clicks.Recipe(steps=31, width=8), stopped, True, said.append)
+
+
+def _loss_of(net: ClickNet, scans, step: int) -> float:
+    sample = click_samples.Sampler(scans, 0)(step)
+    return float(train_clicks._loss(net, sample, np.random.default_rng(step))[0].detach())
+
+
+def _stop_after(scans, recipe, work, steps):
+    class Stopped(Exception):
+        pass
+
+    kept = train_clicks._keep
+    every = train_clicks.EVERY
+    train_clicks.EVERY = steps
+
+    def keep(*args):
+        kept(*args)
+        raise Stopped
+
+    train_clicks._keep = keep
+    try:
+        with pytest.raises(Stopped):
+            train_clicks.train(scans, recipe, work, False, lambda _: None)
+    finally:
+        train_clicks._keep, train_clicks.EVERY = kept, every
+
+
+def test_weights_come_back_and_others_are_refused(tmp_path):
+    net = ClickNet(TINY).eval()
+    digest = train_clicks.ship(net, {"recipe": {}}, tmp_path)
+    assert json.loads((tmp_path / "training.json").read_text())["sha256"] == digest
+    loaded = click_net.load(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), loaded.parameters(), strict=True))
+    (tmp_path / "config.json").write_text(click_net.saved_config(Config(width=16)))
+    with pytest.raises(ModelMissing, match="train segmenter"):
+        click_net.load(tmp_path)
+    with pytest.raises(ModelMissing):
+        click_net.load(tmp_path / "nowhere")
+
+
+def test_a_recipe_with_an_unknown_key_is_refused(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text("steps = 5\nspeed = 3\n")
+    with pytest.raises(Refused, match=r"recipe\.toml"):
+        train_clicks.recipe_from(path)
+    path.write_text("steps = 5\n")
+    assert train_clicks.recipe_from(path).steps == 5
