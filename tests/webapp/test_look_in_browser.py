@@ -9,7 +9,7 @@ import pytest
 
 from core_models.study.received import Received
 from tests.contrast import low, nameless, small
-from tests.webapp.fakes import prior, statement
+from tests.webapp.fakes import MODEL, UNSEEN, prior, statement
 from tests.webapp.served import Served
 
 pytestmark = pytest.mark.browser
@@ -34,13 +34,12 @@ def study(served: Served) -> str:
     services.priors.find(study)
     report = Received("Dr A", True, ("Large heart.",), ("Cardiomegaly.",), "", ())
     services.store.add_received(study, uid="2.25.5", date="20240131", report=report)
-    served.writer.queue.append(
-        [
-            statement(1, "The heart is enlarged.", "E3"),
-            statement(2, "A nodule.", "E3", support="unsupported", note="The cited cards do not say: nodule."),
-            statement(3, "The heart is normal.", "E3", support="contradicted", note="E3 says otherwise."),
-        ]
-    )
+    drafted = [
+        statement(1, "The heart is enlarged.", "E5"),
+        statement(2, "A nodule.", "E5", support="unsupported", note="The cited cards do not say: nodule."),
+        statement(3, "The heart is normal.", "E5", support="contradicted", note="E5 says otherwise."),
+    ]
+    services.reports.merge_draft(study, drafted, MODEL, UNSEEN)
     return study
 
 
@@ -69,12 +68,10 @@ def _states(page: Any, served: Served, study: str) -> Iterator[str]:
     page.wait_for_selector(".rr-reading-open .rp-series .rp-line")
     page.wait_for_selector(".rp-cards > *")
     page.wait_for_function("window.__viewer.state().ready")
-    if not page.locator(".rp-statement").count():
-        page.keyboard.press("Control+Enter")
     page.wait_for_function("document.querySelectorAll('.rp-statements .rp-statement').length >= 3")
     page.click(".rp-card summary")
     page.click(".rp-received summary")
-    page.locator(".rp-segment").first.click(position={"x": 40, "y": 8})
+    page.locator(".rp-segment .rp-number").first.click()
     page.wait_for_selector(".rp-segment[aria-current]")
     yield "reading"
     for menu in ("length", "view"):
