@@ -44,8 +44,9 @@ engine's answer alone. Intervals are 95 %, by a bootstrap ({resamples} draws, fi
 where there are fewer than five patients, which tells nothing of other patients.
 
 **Data.** {data}
-No engine here was trained or tuned on any of it, but for the example CT of TotalSegmentator: it is on the training side
-of engines with weights, so its row judges only those without.
+No engine was trained on any of it, but for the example CT of TotalSegmentator: it is on the training side of engines
+with weights, so its row judges only those without. The constants of `watershed` were once chosen on the whole demo CT,
+which flatters its rows there.
 """
 
 

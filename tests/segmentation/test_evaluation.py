@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from core_models.errors import NotFound, Refused
-from core_models.segmentation import cohorts, evaluation, evaluation_report, judged, sources, summary
+from core_models.segmentation import (
+    cohorts,
+    evaluation,
+    evaluation_plot,
+    evaluation_report,
+    judged,
+    registry,
+    sources,
+    summary,
+)
 from core_models.segmentation.cohorts import Case
 from core_models.segmentation.evaluation import Contender
 from core_models.segmentation.region_growing import RegionGrowing
@@ -256,3 +265,18 @@ def test_aims_are_met_or_missed_as_the_figures_say(result):
     assert "| demo CT, mean, 1 click | 0.650 | ≥ 0.65 | met |" in page
     assert "| demo CT, mean, 3 clicks | 0.810 | ≥ 0.82 | **missed** |" in page
     assert "demo CT, mean, 3 clicks 0.810 (≥ 0.82)" in evaluation_report.brief(result)
+
+
+@pytest.mark.skipif(not evaluation_report.RECORD.is_file(), reason="not recorded yet: evaluate segmentation --record")
+def test_what_ships_is_what_the_command_recorded():
+    """Page, plot and README's table are made again from the record and come out as they stand, of today's engines."""
+    kept = json.loads(evaluation_report.RECORD.read_text(encoding="utf-8"))
+    docs, readme = evaluation_report.DOCS, evaluation_report.README.read_text(encoding="utf-8")
+    assert (docs / evaluation_report.PAGE).read_text(encoding="utf-8") == evaluation_report.page(kept)
+    titles = [(c, evaluation_report.plain(c)) for c in evaluation_report.cohorts(kept)]
+    assert (docs / evaluation_report.PLOT).read_text(encoding="utf-8") == evaluation_plot.svg(kept, titles)
+    assert evaluation_report.brief(kept) in readme
+    assert set(kept["data"]) == set(cohorts.COHORTS)
+    row = registry.default_for("CT")
+    assert (kept["default"], kept["engines"][row.name]["version"]) == (row.name, row.version)
+    assert {evaluation.CLASSICAL, evaluation.BASELINE} <= set(kept["engines"])

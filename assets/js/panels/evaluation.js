@@ -36,12 +36,12 @@ export function mount(element) {
     fill(body, h('p.rp-dim', {}, 'Loading …'));
     const found = await api('GET', '/api/evaluation');
     const column = (...sections) => h('div.rp-column', {}, sections);
-    if (found.missing) fill(body, column(drafts(found.drafting), learning()), column(h('p.rp-none', {}, found.missing), clicks(found.clicks)));
+    if (found.missing) fill(body, column(clicks(found.clicks), drafts(found.drafting), learning()), column(h('p.rp-none', {}, found.missing)));
     else {
       fill(
         body,
-        column(findings(found.findings), calibration(found.findings), gate(found.gate), drafts(found.drafting), learning()),
-        column(clicks(found.clicks), subgroups(found.findings), anatomy(found.anatomy), retrieval(found.retrieval)),
+        column(findings(found.findings), calibration(found.findings), gate(found.gate), clicks(found.clicks), drafts(found.drafting), learning()),
+        column(subgroups(found.findings), anatomy(found.anatomy), retrieval(found.retrieval)),
       );
     }
   });
@@ -145,7 +145,7 @@ function clicks(c) {
   const until = (one) => (known(one?.median) ? one.median : `> ${c.clicks}`);
   const rows = c.rows.map((row) => [
     row.trains ? `${row.data} *` : row.data, row.engine === c.default ? h('b', {}, row.engine) : row.engine, row.n, show(row.dice?.['1']), show(row.dice?.['3']),
-    interval(row.dice?.['3'], row.dice_ci?.['3'], { from: 0, reference: null, width: 96 }), show(row.dice?.['5']), show(row.hausdorff95?.['5'], 1), until(row.clicks_to?.['0.80']),
+    interval(row.dice?.['3'], row.dice_ci?.['3'], { from: 0, reference: null, width: 80 }), show(row.dice?.['5']), show(row.hausdorff95?.['5'], 1), until(row.clicks_to?.['0.80']),
     show(row.click_s?.median),
   ]);
   const targets = entries(c.targets).map(([name, one]) => [
