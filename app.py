@@ -1,4 +1,4 @@
-"""The command line: serve (default), read, deidentify, prepare, index, train, evaluate, benchmark, fuzz.
+"""The command line: serve (default), read, deidentify, engines, prepare, index, train, evaluate, benchmark, fuzz.
 
 A refusal is one sentence and exit code 2.  With --json the last line is one JSON object.
 """
@@ -84,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
         help="also images whose pixels may show who the patient is; look at them first",
     )
     deidentify.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    engines = command("engines", _engines, "the engines that may answer clicks: how to set each, licence, cost")
+    engines.add_argument("--json", action="store_true", help="one JSON object on the last line")
     command("prepare", _prepare, "once: convert the language model, build the index, fetch the demo scan")
     index = command("index", _index, "build the index of prior reports")
     index.add_argument("--corpus", default="open-i", help="open-i, or a folder or CSV of reports")
@@ -144,6 +146,29 @@ def _read(settings: Settings, options: Options) -> dict[str, Any]:
     )
     print(f"Done in {result['seconds']} s.")
     return result
+
+
+def _engines(settings: Settings, options: Options) -> dict[str, Any]:
+    from core_models.segmentation import optional, registry
+
+    rows = []
+    for row in (*registry.ENGINES, *optional.OPTIONAL):
+        own = isinstance(row, optional.OptionalRow)
+        told = {
+            "set": f"{optional.SETTING}={row.form if own else row.name}",
+            "task": row.task,
+            "licence": row.licence,
+            "cost": row.cost,
+            "sends": row.sends if own else "nothing leaves the process",
+            "lacks": "" if row.available else f"{', '.join(row.missing if own else row.needs)}",
+            "obtain": row.obtain if own else "",
+        }
+        rows.append({"name": row.name} | told)
+        print(row.name)
+        for key, text in told.items():
+            if text:
+                print(f"  {key}: {text}")
+    return {"engines": rows, "set": settings.segmenter}
 
 
 def _deidentify(settings: Settings, options: Options) -> dict[str, Any]:

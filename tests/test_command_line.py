@@ -56,7 +56,8 @@ def test_a_ct_is_read_into_every_file(parts: FakeWriter, tmp_path: Path, capsys:
     code, shown, _ = run(capsys, "read", scan, "--out", out, *clicks, "--indication", "Cough.", "--json")
     assert code == 0
     result = json.loads(shown.splitlines()[-1])
-    names = {"report.json", "report.pdf", "report.dcm", "segments.dcm", "fhir.json"}
+    names = {"report.json", "report.pdf", "report.dcm", "segments.dcm", "structures.dcm", "fhir.json"}
+    names |= {"segments-nifti.zip", "surfaces.zip"}
     assert {Path(p).name for p in result["files"]} == names == {p.name for p in out.iterdir()}
     report = json.loads((out / "report.json").read_text())
     assert [(s["label"], len(s["clicks"])) for s in report["segments"]] == [("liver", 2), ("spleen", 1)]

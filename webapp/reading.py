@@ -72,7 +72,8 @@ def read(
 
     Args:
         scan: a file, a folder or a ZIP.
-        out: the folder for report.json, report.pdf, report.dcm, segments.dcm and fhir.json; made where needed.
+        out: the folder for report.json, report.pdf, report.dcm, segments.dcm, structures.dcm, segments-nifti.zip,
+            surfaces.zip (or segment.stl) and fhir.json; made where needed.
         findings: terms that the reader asserts.
         load_eyes: modality → image model, for tests that have no weights.
         say: called with each line that tells what was done.
@@ -270,7 +271,7 @@ def _export(services: Services, study_id: str, out: Path, say: Say) -> list[str]
         except Refused as error:
             say(f"Not written: {export.filename}. {error}")
             continue
-        path = out / export.filename
+        path = out / export.named(bundle)[1]
         path.write_bytes(content)
         written.append(str(path))
         say(f"Wrote {path} ({len(content) / 1000:.0f} kB)")

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from core_models.segmentation import optional
+from core_models.segmentation.engine import Engine
 from core_models.study.study import Study
+from core_models.study.volume import Volume
 from webapp import eyes as image_models
 from webapp.board import Board
 from webapp.demos import Demos
@@ -93,13 +96,25 @@ class Services:
             priors=priors,
             reports=reports,
             drafting=Drafting(store, board, priors, reports, load_writer or loader(settings), eyes),
-            segments=SegmentService(store, on_change=board.sync, **(segment_options or {})),
+            segments=SegmentService(
+                store, on_change=board.sync, **({"engine_for": engine_for(settings)} | (segment_options or {}))
+            ),
             annotations=AnnotationService(store, on_change=board.sync),
             eyes=eyes,
             demos=Demos(settings),
             indexer=indexer,
             read_scan=_read_scan(settings, salt),
         )
+
+
+def engine_for(settings: Settings) -> Callable[[Volume], Engine]:
+    """What gives the engine that answers clicks on a volume, by the settings."""
+    return optional.chooser(
+        settings.segmenter,
+        settings.threads,
+        key=settings.segmenter_key,
+        allow_remote=settings.segmenter_allow_remote,
+    )
 
 
 def _read_scan(settings: Settings, salt: bytes) -> Callable[..., tuple[Study, ...]]:

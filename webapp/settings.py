@@ -10,6 +10,7 @@ from pathlib import Path
 import platformdirs
 
 from core_models.errors import Refused
+from core_models.segmentation import optional
 
 PREFIX = "READING_ROOM_"
 _EYES = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*(?::\S.*)?")
@@ -31,6 +32,9 @@ class Settings:
         eyes: the model that reads images, as NAME or NAME:FOLDER of `core_models.registry`; "" for the embedded one.
         writer: the model that writes drafts, as in `core_models.drafting.writers`; "" for the embedded one.
         writer_key: sent to a server that writes drafts.
+        segmenter: what answers clicks, as in `core_models.segmentation.optional`; "" leaves the choice to the scan.
+        segmenter_key: sent to a server that segments.
+        segmenter_allow_remote: whether that server may be another machine, which the voxels then reach.
         deidentify: whether the patient is taken out of every DICOM file as it comes in.
         writer_allow_remote: whether that server may be another machine, which patients' images and cards then reach.
     """
@@ -47,6 +51,9 @@ class Settings:
     writer: str = ""
     writer_key: str = field(default="", repr=False)
     writer_allow_remote: bool = False
+    segmenter: str = ""
+    segmenter_key: str = field(default="", repr=False)
+    segmenter_allow_remote: bool = False
     deidentify: bool = False
 
     @property
@@ -95,9 +102,14 @@ def load(environ: dict[str, str] | None = None) -> Settings:
             raise Refused(f"{PREFIX}{name} is set to {text[:20]!r}; 0 or 1 is expected.")
         return text == "1"
 
-    key = get("WRITER_KEY", "").strip()
-    if not re.fullmatch(r"[!-~]*", key):  # and is not shown
-        raise Refused(f"{PREFIX}WRITER_KEY holds characters that no key has; letters, digits and signs are expected.")
+    def secret(name: str) -> str:
+        key = get(name, "").strip()
+        if not re.fullmatch(r"[!-~]*", key):  # and is not shown
+            raise Refused(f"{PREFIX}{name} holds characters that no key has; letters, digits and signs are expected.")
+        return key
+
+    segmenter = get("SEGMENTER", "").strip()
+    optional.chooser(segmenter)  # refuses another form; opens nothing
     home = Path(get("HOME", platformdirs.user_data_dir("reading-room", appauthor=False))).expanduser().resolve()
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     return Settings(
@@ -111,7 +123,10 @@ def load(environ: dict[str, str] | None = None) -> Settings:
         adapter=get("ADAPTER", ""),
         eyes=eyes,
         writer=writer,
-        writer_key=key,
+        writer_key=secret("WRITER_KEY"),
         writer_allow_remote=switch("WRITER_ALLOW_REMOTE"),
+        segmenter=segmenter,
+        segmenter_key=secret("SEGMENTER_KEY"),
+        segmenter_allow_remote=switch("SEGMENTER_ALLOW_REMOTE"),
         deidentify=switch("DEIDENTIFY"),
     )

@@ -80,7 +80,7 @@ def server(address: str, key: str = "", allow_remote: bool = False) -> Server:
         raise Refused(
             "A language model server is set as server:http://127.0.0.1:8000/v1#MODEL, without a user or a query."
         )
-    if not allow_remote and not _loopback(host):
+    if not allow_remote and not loopback(host):
         raise Refused(
             f"The language model server {host} is another machine, and a draft would send it the indication, the cards "
             "and the image: set READING_ROOM_WRITER_ALLOW_REMOTE=1 where that may be."
@@ -89,7 +89,8 @@ def server(address: str, key: str = "", allow_remote: bool = False) -> Server:
     return Server(base, parts.fragment.strip(), key)
 
 
-def _loopback(host: str) -> bool:
+def loopback(host: str) -> bool:
+    """Whether a host name or address is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
+from core_models.errors import ModelMissing
 from core_models.segmentation import watershed_engine
 from core_models.segmentation.engine import Click
 from core_models.segmentation.grid import Grid
 from core_models.segmentation.looking import Answer, grid_point
-from core_models.segmentation.morphology import Box
+from core_models.segmentation.morphology import Box, distance
+
+FEATURES = 15
+FILE = "choice.safetensors"
+UNSURE = (0.25, 0.75)  # probabilities between which the network does not know
+SETTLED = 0.08  # a largest unsure region below this share of the answer is no place for a click
 
 
 def heeded(grid: Grid, answer: Answer, clicks: Sequence[Click]) -> float:
@@ -24,10 +35,111 @@ def heeded(grid: Grid, answer: Answer, clicks: Sequence[Click]) -> float:
 
 
 def classical(grid: Grid, mask: np.ndarray, box: Box) -> Answer:
-    """The classical engine's mask as an answer, with a soft rim."""
+    """The classical engine's mask as an answer."""
     return Answer(box, mask.astype(np.float16), watershed_engine.confidence(grid, mask, box), "watershed")
 
 
-def better(grid: Grid, clicks: Sequence[Click], learned: Answer, other: Answer) -> Answer:
-    """The answer that stands."""
-    return max((learned, other), key=lambda a: (heeded(grid, a, clicks), a.expected))
+def features(grid: Grid, click: Click, learned: Answer, other: Answer) -> np.ndarray:
+    """(FEATURES,) float32 of two answers to one first click: what tells which of them is right.
+
+    What each says of itself, how much the network's probabilities agree with either, how large they are, whether the
+    classical one is a compact body or a spread-out leak, and what tissue was clicked.
+    """
+    voxel = float(np.prod(grid.spacing))
+    point = grid_point(grid, click)
+    probability = learned.full(grid.shape)
+    network, tissue = probability > 0.5, other.full(grid.shape) > 0.5
+    sizes = [max(1, int(np.count_nonzero(m))) for m in (network, tissue)]
+    both = int(np.count_nonzero(network & tissue))
+    depth = distance(tissue[other.box], grid.spacing)
+    around = tuple(
+        slice(max(0, c - b.start - 3), max(1, c - b.start + 4)) for c, b in zip(point, other.box, strict=True)
+    )
+    near = depth[around]
+    ball = max(float(near.max()) if near.size else 0.0, min(grid.spacing))
+    value = float(grid.smooth[point])
+    unsure = np.count_nonzero((probability > UNSURE[0]) & (probability < UNSURE[1]))
+    mass = float(probability.sum())
+    return np.array(
+        [
+            learned.expected,
+            watershed_engine.confidence(grid, learned.mask, learned.box) if learned.mask.any() else 0.0,
+            other.expected,
+            np.log(sizes[0] * voxel),
+            np.log(sizes[1] * voxel),
+            both / sizes[0],
+            both / sizes[1],
+            2 * float(probability[tissue].sum()) / (mass + sizes[1]),
+            2 * float(probability[network].sum()) / (mass + sizes[0]),
+            unsure / sizes[0],
+            np.log(ball),
+            np.log(sizes[1] * voxel / (4 / 3 * np.pi * ball**3)),
+            float(grid.hounsfield),
+            float(grid.hounsfield and value > watershed_engine.BONE),
+            float(grid.hounsfield and value < watershed_engine.AIR),
+        ],
+        np.float32,
+    )
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """`features` → by how much Dice the network's answer is better than the classical one's: a linear model.
+
+    Attributes:
+        weights: (FEATURES,) float32; `bias`: (1,).
+    """
+
+    weights: np.ndarray
+    bias: np.ndarray
+
+    def gain(self, features: np.ndarray) -> np.ndarray:
+        """(..., FEATURES) → (...) of expected Dice."""
+        return features @ self.weights + self.bias[0]
+
+
+def first(grid: Grid, click: Click, learned: Answer, other: Answer, chooser: Chooser) -> Answer:
+    """Of two answers to a first click that which the chooser takes for better."""
+    if not other.mask.any():
+        return learned
+    if not learned.mask.any():
+        return other
+    return learned if chooser.gain(features(grid, click, learned, other)) > 0 else other
+
+
+def load(folder: Path) -> Chooser:
+    """The chooser whose weights lie in `folder`.  Raises ModelMissing."""
+    try:
+        stored = load_file(folder / FILE)
+        chooser = Chooser(stored["weights"], stored["bias"])
+        if chooser.weights.shape != (FEATURES,) or chooser.bias.shape != (1,):
+            raise ValueError("another chooser")
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise ModelMissing(
+            "The weights that choose between segmentations are missing or damaged; `python app.py train segmenter` "
+            "makes them."
+        ) from error
+    return chooser
+
+
+def hint(grid: Grid, answer: Answer) -> Click | None:
+    """The middle of the largest region that the network does not know, and whether it takes it for inside.
+
+    None where that region is small against the answer: another click would hardly change it.
+    """
+    unsure = (answer.inside > UNSURE[0]) & (answer.inside < UNSURE[1])
+    if not unsure.any():
+        return None
+    parts = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(unsure.astype(np.uint8))))
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    if sizes.max() < SETTLED * max(1, np.count_nonzero(answer.mask)):
+        return None
+    region = parts == int(sizes.argmax())
+    depth = distance(np.pad(region, 1), grid.spacing)[1:-1, 1:-1, 1:-1]
+    at = np.unravel_index(int(np.argmax(depth)), depth.shape)
+    z, y, x = (
+        int(min(n - 1, (c + s.start + 0.5) * f))
+        for c, s, f, n in zip(at, answer.box, grid.factor, grid.volume.shape, strict=True)
+    )
+    return Click((x, y, z), bool(answer.inside[at] > 0.5))

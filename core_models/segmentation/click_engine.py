@@ -18,27 +18,50 @@ from pathlib import Path
 
 import numpy as np
 
-from core_models.errors import Cancelled
+from core_models.errors import Cancelled, Refused
+from core_models.foundation.reading import Structure
 from core_models.segmentation import choice, click_net, looking, native, watershed_engine
 from core_models.segmentation import grid as grids
 from core_models.segmentation.click_net import ClickNet
-from core_models.segmentation.engine import Click, Prompt, Segmentation, never
+from core_models.segmentation.engine import Click, Mask, Prompt, Segmentation, never
 from core_models.segmentation.grid import Grid
 from core_models.segmentation.looking import Answer, Level
+from core_models.segmentation.morphology import bounds
 from core_models.segmentation.prompts import as_clicks
 from core_models.study.volume import Volume
 
 FOLDER = Path(__file__).resolve().parents[2] / "assets" / "segmentation"
-KEPT = 16  # answers in memory for each scan
+RADIOGRAPHS = frozenset({"CR", "DX", "RG"})
+KEPT = 64  # answers in memory for each scan
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A structure that a model of whole radiographs drew: its native mask, and the same as an answer on the grid."""
+
+    mask: Mask
+    answer: Answer
+
+    def holds(self, click: Click) -> bool:
+        """Whether a click lies in it."""
+        at = tuple(c - o for c, o in zip(click.index[::-1], self.mask.offset, strict=True))
+        inside = all(0 <= c < n for c, n in zip(at, self.mask.voxels.shape, strict=True))
+        return inside and bool(self.mask.voxels[at])
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A scan as the engine holds it between clicks; `answers` is a memo of the first clicks of each row."""
+    """A scan as the engine holds it between clicks.
+
+    Attributes:
+        structures: of a frontal chest radiograph, the smallest first.
+        answers: a memo of the first prompts of each row.
+    """
 
     grid: Grid
     pyramid: tuple[Level, Level]
-    answers: OrderedDict[tuple[Click, ...], Answer] = field(default_factory=OrderedDict, compare=False, repr=False)
+    structures: tuple[Drawn, ...] = ()
+    answers: OrderedDict[tuple[Prompt, ...], Answer] = field(default_factory=OrderedDict, compare=False, repr=False)
 
 
 class ClickEngine:
@@ -46,20 +69,43 @@ class ClickEngine:
 
     Args:
         folder: of the network's weights.
+        anatomy: a radiograph → its structures; the shipped model of radiographs where none is given.
     """
 
     name = "click"
     version = "1"
     licence = "Apache-2.0; the weights on the terms of their training data, see assets/segmentation/README.md"
 
-    def __init__(self, folder: Path = FOLDER) -> None:
+    def __init__(self, folder: Path = FOLDER, anatomy: Callable[[Volume], tuple[Structure, ...]] | None = None) -> None:
         self.folder = folder
+        self._anatomy = anatomy or _anatomy
 
     def prepare(self, volume: Volume) -> Prepared:
-        """Build the grid and load the network; 1 to 2 s for a chest CT on two cores.  Raises ModelMissing."""
+        """Build the grid and load the weights; 1 to 2 s for a chest CT on two cores.
+
+        Raises:
+            ModelMissing: weights are not there, of clicks, or for a radiograph of its structures.
+        """
+        _chooser(self.folder)
         _net(self.folder)
         grid = grids.build(volume)
-        return Prepared(grid, looking.levels(grid))
+        return Prepared(grid, looking.levels(grid), tuple(self._drawn(volume, grid)))
+
+    def _drawn(self, volume: Volume, grid: Grid) -> list[Drawn]:
+        if volume.shape[0] != 1 or volume.modality not in RADIOGRAPHS:
+            return []
+        try:
+            structures = self._anatomy(volume)
+        except Refused:  # a radiograph of another kind than the model reads: clicks alone, as in any scan
+            return []
+        found = []
+        for one in sorted(structures, key=lambda s: s.mask.count):
+            if not one.mask.empty:
+                share = grids.averaged(one.mask.full().astype(np.float32), grid.shape)
+                box = bounds(share > 0, [], 4.0, grid.spacing)
+                answer = Answer(box, share[box].astype(np.float16), one.confidence, "anatomy")
+                found.append(Drawn(one.mask, answer))
+        return found
 
     def segment(
         self, prepared: Prepared, prompts: tuple[Prompt, ...], cancelled: Callable[[], bool] = never
@@ -71,32 +117,58 @@ class ClickEngine:
         """
         grid = prepared.grid
         clicks, notes = watershed_engine.settle(as_clicks(grid.volume, prompts))
-        answer = self._answer(prepared, tuple(clicks), cancelled)
+        answer = self._answer(prepared, prompts, cancelled)
         inside, outside = ([c.index[::-1] for c in clicks if c.positive is side] for side in (True, False))
         mask = native.upsample_probability(grid, answer.inside.astype(np.float32), answer.box, inside, outside)
         if watershed_engine.in_outer_air(grid, clicks):
             notes.append(watershed_engine.OUTER_AIR)
-        hint = choice.hint(grid, answer, clicks)
+        hint = choice.hint(grid, answer)
         return Segmentation(mask, answer.expected, len(clicks), " ".join(notes), hint, hint is None)
 
-    def _answer(self, prepared: Prepared, clicks: tuple[Click, ...], cancelled: Callable[[], bool]) -> Answer:
-        """The answer to all clicks, built on that to all but the last."""
-        known = prepared.answers.get(clicks)
+    def _answer(self, prepared: Prepared, prompts: tuple[Prompt, ...], cancelled: Callable[[], bool]) -> Answer:
+        """The answer to all prompts, built on that to all but the last."""
+        known = prepared.answers.get(prompts)
         if known is not None:
-            prepared.answers.move_to_end(clicks)
+            prepared.answers.move_to_end(prompts)
             return known
+        volume = prepared.grid.volume
+        earlier = as_clicks(volume, prompts[:-1])
         # Clicks that remove mean nothing before one that adds: they are answered together with it.
-        begun = any(c.positive for c in clicks[:-1])
-        before = self._answer(prepared, clicks[:-1], cancelled) if begun else None
+        begun = any(c.positive for c in earlier)
+        before = self._answer(prepared, prompts[:-1], cancelled) if begun else None
         if cancelled():
             raise Cancelled(watershed_engine.CANCELLED)
-        answer = looking.look(prepared.grid, prepared.pyramid, _net(self.folder), clicks, before, cancelled)
-        other = watershed_engine.coarse(prepared.grid, list(clicks), cancelled)
-        answer = choice.better(prepared.grid, clicks, before, answer, choice.classical(prepared.grid, *other))
-        prepared.answers[clicks] = answer
+        latest = as_clicks(volume, prompts[-1:])
+        clicks, _ = watershed_engine.settle((*earlier, *latest))
+        newest = len(latest) if begun else len(clicks)
+        answer = looking.look(prepared.grid, prepared.pyramid, _net(self.folder), clicks, newest, before, cancelled)
+        if before is None:
+            answer = self._first(prepared, clicks, answer, cancelled)
+        prepared.answers[prompts] = answer
         while len(prepared.answers) > KEPT:
             prepared.answers.popitem(last=False)
         return answer
+
+    def _first(self, prepared: Prepared, clicks: list[Click], learned: Answer, cancelled: Callable[[], bool]) -> Answer:
+        """What the network and the classical engine, and a model of the whole picture where there is one, say."""
+        grid = prepared.grid
+        begun = next(c for c in reversed(clicks) if c.positive)
+        for structure in prepared.structures:
+            if structure.holds(begun):
+                return structure.answer
+        other = choice.classical(grid, *watershed_engine.coarse(grid, clicks, cancelled))
+        return choice.first(grid, begun, learned, other, _chooser(self.folder))
+
+
+def _anatomy(volume: Volume) -> tuple[Structure, ...]:
+    from core_models import registry
+
+    return registry.eyes_for(volume.modality, "", grids.THREADS).read(volume).structures
+
+
+@cache
+def _chooser(folder: Path) -> choice.Chooser:
+    return choice.load(folder)
 
 
 @cache

@@ -76,10 +76,10 @@ def source(case: cohorts.Case) -> Source | None:
     """A case as the sampler reads it; None where it has no target."""
     volume, labels = case.load()
     built = grid.build(volume)
-    on_grid = _on_grid(built, labels)
-    planes = _planes(case, on_grid)
+    labels_here = on_grid(built, labels)
+    masks = planes(case, labels_here)
     deep, rims = {}, {}
-    for number, mask in planes.items():
+    for number, mask in masks.items():
         if np.count_nonzero(mask) < LEAST:
             continue
         box = ndimage.find_objects(mask.astype(np.uint8))[0]
@@ -89,8 +89,8 @@ def source(case: cohorts.Case) -> Source | None:
         rims[number] = np.argwhere((depth > 0) & (depth <= 2 * max(built.spacing[1:]))) + offset
     if not deep:
         return None
-    joined = np.zeros(on_grid.shape, np.float32)
-    for number, mask in planes.items():
+    joined = np.zeros(labels_here.shape, np.float32)
+    for number, mask in masks.items():
         joined[mask] = number
     return Source(
         case.cohort,
@@ -104,13 +104,13 @@ def source(case: cohorts.Case) -> Source | None:
     )
 
 
-def _on_grid(built: Grid, labels: np.ndarray) -> np.ndarray:
+def on_grid(built: Grid, labels: np.ndarray) -> np.ndarray:
     """Each grid voxel's label: that of the native voxel at its middle."""
     at = [((np.arange(c) + 0.5) * f).astype(int) for c, f in zip(built.shape, built.factor, strict=True)]
     return labels[np.ix_(*at)]
 
 
-def _planes(case: cohorts.Case, labels: np.ndarray) -> dict[int, np.ndarray]:
+def planes(case: cohorts.Case, labels: np.ndarray) -> dict[int, np.ndarray]:
     """Label → bool mask.  Of overlapping structures (JSRT) the smaller one is kept where they meet."""
     if case.flags:
         masks = {v[0]: (labels & v[0]) > 0 for v in (case.targets or {}).values()}
@@ -122,6 +122,17 @@ def _planes(case: cohorts.Case, labels: np.ndarray) -> dict[int, np.ndarray]:
                 joined[np.isin(joined, values)] = values[0]
         return {int(n): joined == n for n in np.unique(joined) if n}
     return {v[0]: np.isin(labels, v) for v in case.targets.values()}
+
+
+def deep_places(
+    target: np.ndarray, spacing: tuple[float, float, float], count: int, rng: np.random.Generator
+) -> list[tuple[int, ...]]:
+    """The deepest voxel of a mask, and others at least `DEEP` as deep."""
+    depth = euclidean.edt(np.pad(target, 1), anisotropy=spacing)[1:-1, 1:-1, 1:-1]
+    places = np.argwhere(depth >= DEEP * depth.max())
+    chosen = [np.array(np.unravel_index(int(np.argmax(depth)), depth.shape))]
+    chosen += [places[n] for n in rng.integers(len(places), size=count - 1)]
+    return [tuple(int(c) for c in p) for p in chosen]
 
 
 class Sampler:

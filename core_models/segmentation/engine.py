@@ -112,6 +112,7 @@ class Segmentation:
         hint: where the next click would tell the engine most and whether it takes that place for inside; None when
             it expects nothing of another click, or does not know.
         settled: the engine expects no gain from another click.
+        label: what the engine takes the structure for, "" where it does not know; suggested to the reader, as any name.
     """
 
     mask: Mask
@@ -120,6 +121,7 @@ class Segmentation:
     note: str = ""
     hint: Click | None = None
     settled: bool = False
+    label: str = ""
 
 
 def never() -> bool:

@@ -115,6 +115,11 @@ def _average(array: np.ndarray, shape: tuple[int, ...], limits: tuple[float, flo
     return out
 
 
+def averaged(array: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """A mask's or a probability's area average in `shape` (z, y, x), float32."""
+    return _average(array, shape, (0.0, 1.0))
+
+
 def _finite_range(array: np.ndarray) -> tuple[float, float]:
     """Robust value range of a scan without HU, from a sparse sample."""
     sample = array[:: max(1, array.shape[0] // 64), :: max(1, array.shape[1] // 128), :: max(1, array.shape[2] // 128)]

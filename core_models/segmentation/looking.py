@@ -78,10 +78,11 @@ def look(
     pyramid: tuple[Level, Level],
     net: ClickNet,
     clicks: Sequence[Click],
+    newest: int,
     before: Answer | None,
     cancelled: Callable[[], bool],
 ) -> Answer:
-    """Answer the last of `clicks` on top of `before`, the answer to all others.
+    """Answer the last `newest` of `clicks` on top of `before`, the answer to all others.
 
     Raises:
         Cancelled.
@@ -90,23 +91,25 @@ def look(
     adds = np.array([c.positive for c in clicks])
     shape = FLAT if grid.shape[0] == 1 else (SIDE, SIDE, SIDE)
     so_far = before.full(grid.shape) if before is not None else np.zeros(grid.shape, np.float32)
-    centre = places[np.flatnonzero(adds)[-1]] if before is None else places[-1]
+    new = places[-newest:]
+    # A ring or a box begins with the click in its midst; of a line the middle of what it spans.
+    centre = new[np.flatnonzero(adds[-newest:])[0]] if adds[-newest:].any() else (new.min(0) + new.max(0)) / 2
 
     def cube(step: float) -> tuple[np.ndarray, np.ndarray, float]:
         if cancelled():
             raise Cancelled("Another click came before this one was answered.")
         return _cube(grid, pyramid, net, places, adds, centre, step, shape, so_far if before is not None else None)
 
-    old, new, expected = cube(FINE)
-    if _rim(np.abs(new - old) > 0.4, grid.shape[0] == 1) > RIM_CHANGED:
+    old, fine, expected = cube(FINE)
+    if _rim(np.abs(fine - old) > 0.4, grid.shape[0] == 1) > RIM_CHANGED:
         _, wide, wide_expected = cube(COARSE)
         after = _pasted(grid, so_far, wide, centre, COARSE)
-        after = _pasted(grid, after, new, centre, FINE)
+        after = _pasted(grid, after, fine, centre, FINE)
         expected = min(expected, wide_expected)
     else:
-        after = _pasted(grid, so_far, new, centre, FINE)
+        after = _pasted(grid, so_far, fine, centre, FINE)
     if before is not None:
-        after = _near_the_click(grid, so_far, after, grid_point(grid, clicks[-1]))
+        after = _near_the_clicks(grid, so_far, after, [grid_point(grid, c) for c in clicks[-newest:]])
     return kept(grid, after, [grid_point(grid, c) for c in clicks if c.positive], expected, "network")
 
 
@@ -201,10 +204,13 @@ def _pasted(grid: Grid, onto: np.ndarray, cube: np.ndarray, centre: np.ndarray, 
     return out
 
 
-def _near_the_click(grid: Grid, before: np.ndarray, after: np.ndarray, click: Point) -> np.ndarray:
-    """`after`, with changes undone that do not hang together with one near the click."""
+def _near_the_clicks(grid: Grid, before: np.ndarray, after: np.ndarray, clicks: list[Point]) -> np.ndarray:
+    """`after`, with changes undone that do not hang together with one near a click."""
     changed = (before > 0.5) != (after > 0.5)
-    box, within = ball(grid.shape, click, REACH, grid.spacing)
-    seeds = [tuple(int(c + s.start) for c, s in zip(p, box, strict=True)) for p in np.argwhere(changed[box] & within)]
-    wanted = components_touching(changed, seeds)  # type: ignore[arg-type]
+    seeds: list[Point] = []
+    for click in clicks:
+        box, within = ball(grid.shape, click, REACH, grid.spacing)
+        found = np.argwhere(changed[box] & within)
+        seeds += [tuple(int(c + s.start) for c, s in zip(p, box, strict=True)) for p in found]  # type: ignore[misc]
+    wanted = components_touching(changed, seeds)
     return np.where(changed & ~wanted, before, after)

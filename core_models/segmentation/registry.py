@@ -1,6 +1,7 @@
 """Every segmentation engine as one row of plain data; importing this loads no engine and no heavy library.
 
 To add an engine: write its file with a class that follows `engine.Engine`, and add one row here.
+Engines that only a setting chooses have their rows in `optional`.
 """
 
 from __future__ import annotations

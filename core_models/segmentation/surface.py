@@ -13,7 +13,7 @@ from core_models.errors import Refused
 from core_models.segmentation.engine import Mask
 from core_models.study.volume import Volume
 
-BOX_VOXELS = 400_000  # the mask's box is averaged down to about this many cells before meshing
+BOX_VOXELS = 400_000  # of the mask's box, for a browser
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,19 @@ class Surface:
     faces: np.ndarray
 
 
-def surface(volume: Volume, mask: Mask, max_faces: int = 20_000) -> Surface:
+def surface(volume: Volume, mask: Mask, max_faces: int = 20_000, max_cells: int = BOX_VOXELS) -> Surface:
     """Marching cubes (Lorensen & Cline, 1987) on the smoothed mask, then quadric decimation.
 
     Args:
         max_faces: upper limit aimed at; at least 100.
+        max_cells: the mask's box is averaged down to about this many before meshing.
 
     Raises:
         Refused: the mask is empty.
     """
     if mask.empty:
         raise Refused("The segment is empty: it has no surface.")
-    stride = _strides(mask.voxels.shape, volume.spacing)
+    stride = _strides(mask.voxels.shape, volume.spacing, max_cells)
     cells = _pool(mask.voxels, stride)
     field = ndimage.gaussian_filter(np.pad(cells, 2), 0.7)
     level = min(0.5, 0.5 * float(field.max()))  # a structure of a few voxels never reaches a half once smoothed
@@ -58,10 +59,10 @@ def surface(volume: Volume, mask: Mask, max_faces: int = 20_000) -> Surface:
     return Surface(vertices.astype(np.float32), np.ascontiguousarray(faces, np.int32))
 
 
-def _strides(shape: tuple[int, ...], spacing: tuple[float, float, float]) -> tuple[int, int, int]:
+def _strides(shape: tuple[int, ...], spacing: tuple[float, float, float], most: int) -> tuple[int, int, int]:
     """Native voxels per cell and axis: the finest axes are merged first, until the box is small enough."""
     stride = [1, 1, 1]
-    while np.prod([-(-n // s) for n, s in zip(shape, stride, strict=True)]) > BOX_VOXELS:
+    while np.prod([-(-n // s) for n, s in zip(shape, stride, strict=True)]) > most:
         finest = min((a for a in range(3) if stride[a] < shape[a]), key=lambda a: stride[a] * spacing[a])
         stride[finest] += 1
     return stride[0], stride[1], stride[2]

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from core_models.errors import Refused
-from core_models.segmentation import click_net, click_samples, cohorts
+from core_models.segmentation import click_net, click_samples, cohorts, train_choice
 from core_models.segmentation.click_net import ClickNet, Config
 from core_models.segmentation.click_samples import Sample, Sampler, Source
 
@@ -101,7 +101,12 @@ def run(
         "seconds_of_this_run": round(time.monotonic() - began),
         "threads": threads,
     }
-    return facts | {"sha256": ship(net, facts, out)}
+    found = train_choice.pairs(cohorts.cases(data, demo), net, say)
+    chooser, figures = train_choice.fit(found)
+    facts["choice"] = figures
+    digest = ship(net, facts, out)
+    train_choice.ship(chooser, out)
+    return facts | {"sha256": digest}
 
 
 def sources(

@@ -25,6 +25,21 @@ _MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _AIR_HU = -500  # values below this hardly occur in anything but CT
 
 
+def ras_affine(volume: Volume) -> np.ndarray:
+    """(4, 4): index (i, j, k, 1) → RAS mm, as NIfTI has it; the array that belongs to it is (x, y, z)."""
+    return _RAS_TO_LPS @ volume.affine  # the turn is its own inverse
+
+
+def source_ras_affine(volume: Volume) -> np.ndarray:
+    """(4, 4): the source's own index (column, row, slice, 1) → RAS mm, whatever axes were turned on the way in."""
+    turn = np.zeros((4, 4))
+    turn[3, 3] = 1.0
+    for axis, (source, flipped) in enumerate(zip(volume.layout.axes, volume.layout.flips, strict=True)):
+        turn[2 - axis, 2 - source] = -1.0 if flipped else 1.0
+        turn[2 - axis, 3] = volume.shape[axis] - 1 if flipped else 0.0
+    return ras_affine(volume) @ turn
+
+
 def is_nifti(head: bytes) -> bool:
     """Whether the first bytes (at least 4 KB, or all of the file) are a NIfTI header, plain or gzipped."""
     if head.startswith(_GZIP):

@@ -87,3 +87,23 @@ def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(text: str) -> None:
 def test_another_machine_is_allowed_by_one_alone(text: str) -> None:
     with pytest.raises(Refused, match="READING_ROOM_WRITER_ALLOW_REMOTE"):
         load({"READING_ROOM_WRITER_ALLOW_REMOTE": text})
+
+
+def test_a_segmenter_is_a_name_with_a_folder_or_an_address_and_by_itself_no_other_machine() -> None:
+    settings = load({})
+    assert (settings.segmenter, settings.segmenter_key, settings.segmenter_allow_remote) == ("", "", False)
+    told = load(
+        {
+            "READING_ROOM_SEGMENTER": " nninteractive:http://127.0.0.1:1527 ",
+            "READING_ROOM_SEGMENTER_KEY": "secret",
+            "READING_ROOM_SEGMENTER_ALLOW_REMOTE": "1",
+        }
+    )
+    assert told.segmenter == "nninteractive:http://127.0.0.1:1527"
+    assert (told.segmenter_key, told.segmenter_allow_remote) == ("secret", True)
+    assert "secret" not in repr(told)
+    with pytest.raises(Refused, match="READING_ROOM_SEGMENTER"):
+        load({"READING_ROOM_SEGMENTER": "sam"})
+    with pytest.raises(Refused, match="READING_ROOM_SEGMENTER_KEY") as caught:
+        load({"READING_ROOM_SEGMENTER_KEY": "se cret"})
+    assert "cret" not in str(caught.value)

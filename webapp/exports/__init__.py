@@ -1,4 +1,7 @@
-"""Name → export.  A new format is one small module with `available` and `write`, and one line here."""
+"""Name → export.  A new format is one small module with `available` and `write`, and one line here.
+
+One whose form depends on what is there also has `named`.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,11 @@ class Export:
         reason: Callable[[ReportBundle], str] = self._module().available
         return reason(bundle)
 
+    def named(self, bundle: ReportBundle) -> tuple[str, str]:
+        """(media type, file name) of what `write` gives for this study."""
+        named = getattr(self._module(), "named", None)
+        return named(bundle) if named is not None else (self.media_type, self.filename)
+
     def write(self, bundle: ReportBundle) -> bytes:
         """The file's bytes.  Raises Refused with the reason where `available` gives one."""
         if reason := self.available(bundle):
@@ -46,6 +54,9 @@ EXPORTS: dict[str, Export] = {
         Export("pdf", "application/pdf", ".pdf", "report.pdf", "pdf"),
         Export("sr", "application/dicom", ".dcm", "report.dcm", "sr"),
         Export("seg", "application/dicom", ".dcm", "segments.dcm", "seg"),
+        Export("rtstruct", "application/dicom", ".dcm", "structures.dcm", "rtstruct"),
+        Export("nifti", "application/zip", ".zip", "segments-nifti.zip", "nifti"),
+        Export("stl", "application/zip", ".zip", "surfaces.zip", "stl"),
         Export("fhir", "application/fhir+json", ".json", "fhir.json", "fhir"),
         Export("json", "application/json", ".json", "report.json", "json_report"),
     )

@@ -98,7 +98,7 @@ def build(bundle: ReportBundle, images: list[Dataset]) -> hd.seg.Segmentation:
         Refused: an empty mask, or originals that do not fit the volume.
     """
     volume, rows = bundle.volume(), bundle.own_segments
-    frames = _frame_slices(volume, images)
+    frames = frame_slices(volume, images)
     first = images[0]
     pixels = np.zeros((len(frames), int(first.Rows), int(first.Columns), len(rows)), np.uint8)
     content = hashlib.sha256()
@@ -196,27 +196,27 @@ def _short(text: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f\\]+", " ", text).strip()[:64].strip()
 
 
-def _frame_slices(volume: Volume, images: list[Dataset]) -> np.ndarray:
+def frame_slices(volume: Volume, images: list[Dataset]) -> np.ndarray:
     """For every source frame (in file order), the slice of the source-ordered array that it shows.
 
     The frames of a multi-frame file may lie in any order, so they are ranked by position along the slice axis.
     """
     slices = volume.layout.to_source(np.empty(volume.shape, bool)).shape[0]
-    positions = _positions(images)
+    places = positions(images)
     count = sum(int(i.get("NumberOfFrames", 1) or 1) for i in images)
     if count != slices or (len(images) > 1 and count != len(images)):
         raise Refused(f"The original images hold {count} frames and the volume {slices} slices: they do not match.")
-    if positions is None:
+    if places is None:
         return np.arange(slices)
     axis = volume.layout.axes.index(0)
     direction = volume.affine[:3, 2 - axis] * (-1 if volume.layout.flips[axis] else 1)
-    order = np.argsort(positions @ direction, kind="stable")
+    order = np.argsort(places @ direction, kind="stable")
     out = np.empty(slices, int)
     out[order] = np.arange(slices)
     return out
 
 
-def _positions(images: list[Dataset]) -> np.ndarray | None:
+def positions(images: list[Dataset]) -> np.ndarray | None:
     """ImagePositionPatient of every frame (n, 3) in mm, or None where the header has none."""
     rows = []
     for image in images:

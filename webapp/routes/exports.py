@@ -1,4 +1,4 @@
-"""`GET /api/studies/{id}/export/{pdf,sr,seg,fhir,json,research}` → a download, or one sentence why there is none."""
+"""`GET /api/studies/{id}/export/{kind}` (`exports.EXPORTS`, and research) → a download, or one sentence why none."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def export(study_id: str, kind: str, request: Request) -> Response:
     services = services_of(request)
     format_ = exports.export(kind)
     services.board.sync(study_id)
-    data = format_.write(exports.collect(services.store, study_id))
+    bundle = exports.collect(services.store, study_id)
+    data = format_.write(bundle)
     services.store.audit(f"export {format_.name}", study_id)
-    headers = {"content-disposition": f'attachment; filename="{format_.filename}"'}
-    return Response(data, media_type=format_.media_type, headers=headers)
+    media_type, filename = format_.named(bundle)
+    headers = {"content-disposition": f'attachment; filename="{filename}"'}
+    return Response(data, media_type=media_type, headers=headers)

@@ -212,7 +212,7 @@ class SegmentService:
         }
         # A guessed name follows the mask until the reader has chosen one.
         if not mask.empty and (row is None or row.suggested):
-            values |= {"label": suggest(prepared.volume, mask).label, "suggested": True}
+            values |= {"label": answer.label or suggest(prepared.volume, mask).label, "suggested": True}
         if row is not None:
             return self.store.save_segment(row.id, **values)
         engine = prepared.engine

@@ -1,0 +1,161 @@
+"""The default engine with tiny random weights: what holds whatever the weights are."""
+
+import numpy as np
+import pytest
+import torch
+
+from core_models.errors import Cancelled, ModelMissing, Refused
+from core_models.foundation.reading import Structure
+from core_models.segmentation import choice, click_net, looking, train_choice, train_clicks
+from core_models.segmentation.click_engine import ClickEngine
+from core_models.segmentation.engine import Box, Click, Mask, Scribble
+from core_models.study.volume import Volume
+
+
+def _ball(shape=(40, 44, 48), centre=(20, 22, 24), radius=10, inside=120.0) -> Volume:
+    array = np.random.default_rng(0).normal(-80, 5, shape).astype(np.float32)
+    grids = np.ogrid[tuple(slice(0, n) for n in shape)]
+    array[sum((g - c) ** 2 for g, c in zip(grids, centre, strict=True)) < radius**2] += inside + 80
+    return Volume(array, np.diag([2.0, 2.0, 2.0, 1.0]), "CT", "HU")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    torch.manual_seed(0)
+    where = tmp_path_factory.mktemp("weights")
+    train_clicks.ship(click_net.ClickNet(click_net.Config(8, 4)), {}, where)
+    train_choice.ship(choice.Chooser(np.zeros(choice.FEATURES, np.float32), np.ones(1, np.float32)), where)
+    return where
+
+
+@pytest.fixture(scope="module")
+def engine(folder):
+    return ClickEngine(folder, anatomy=lambda volume: ())
+
+
+@pytest.fixture
+def prepared(engine):
+    return engine.prepare(_ball())
+
+
+ROW = (Click((24, 22, 20)), Click((30, 22, 20)), Click((40, 22, 20), False))
+
+
+def test_an_answer_is_a_function_of_the_prompts_alone(engine, prepared):
+    step_by_step = [engine.segment(prepared, ROW[:n]).mask.full() for n in (1, 2, 3, 2, 1)]
+    at_once = [engine.segment(engine.prepare(_ball()), ROW[:n]).mask.full() for n in (1, 2, 3, 2, 1)]
+    for a, b in zip(step_by_step, at_once, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_every_click_is_on_its_side_of_the_mask(engine, prepared):
+    mask = engine.segment(prepared, ROW).mask.full()
+    assert mask[20, 22, 24]
+    assert mask[20, 22, 30]
+    assert not mask[20, 22, 40]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [Box((14, 12, 20), (34, 32, 20)), Scribble(tuple((i, 22, 20) for i in range(18, 31)))],
+    ids=["box", "scribble"],
+)
+def test_lines_and_boxes_are_answered_in_one_look(engine, prepared, prompt, monkeypatch):
+    looks = []
+    real = looking.look
+    monkeypatch.setattr(looking, "look", lambda *args: looks.append(args) or real(*args))
+    answer = engine.segment(prepared, (prompt,))
+    assert len(looks) == 1
+    assert answer.mask.full()[20, 22, 24]
+
+
+def test_a_removing_click_first_is_answered_with_the_one_that_adds(engine, prepared):
+    mask = engine.segment(prepared, (Click((40, 22, 20), False), Click((24, 22, 20)))).mask.full()
+    assert mask[20, 22, 24]
+    assert not mask[20, 22, 40]
+    with pytest.raises(Refused, match="at least one positive"):
+        engine.segment(prepared, (Click((40, 22, 20), False),))
+
+
+def test_a_cancelled_answer_leaves_nothing_behind(engine, prepared):
+    with pytest.raises(Cancelled):
+        engine.segment(prepared, ROW[:1], lambda: True)
+    assert not prepared.answers
+    asked = iter([False, False, True])
+    with pytest.raises(Cancelled):
+        engine.segment(prepared, ROW[:1], lambda: next(asked, True))
+    assert not prepared.answers
+    assert not engine.segment(prepared, ROW[:1]).mask.empty
+
+
+def test_a_click_outside_or_in_a_hole_of_values_is_told_in_words(engine):
+    volume = _ball()
+    volume.array[:, :, :10] = np.nan
+    prepared = engine.prepare(volume)
+    with pytest.raises(Refused, match="outside the volume"):
+        engine.segment(prepared, (Click((48, 0, 0)),))
+    answer = engine.segment(prepared, (Click((4, 4, 4)),))
+    assert np.isfinite(answer.confidence)
+
+
+@pytest.mark.parametrize("shape", [(1, 90, 80), (3, 40, 40), (60, 5, 40)])
+def test_thin_scans_and_pictures_are_answered(engine, shape):
+    volume = Volume(np.random.default_rng(1).normal(0, 1, shape).astype(np.float32), np.eye(4), "OT", "1", False)
+    middle = tuple(n // 2 for n in shape)[::-1]
+    assert engine.segment(engine.prepare(volume), (Click(middle),)).mask.full()[middle[::-1]]
+
+
+def test_in_a_radiograph_a_first_click_takes_the_smallest_structure_under_it(folder):
+    lung, clavicle = np.zeros((1, 200, 160), bool), np.zeros((1, 200, 160), bool)
+    lung[0, 20:180, 20:80] = True
+    clavicle[0, 30:45, 10:90] = True
+    structures = tuple(
+        Structure(name, Mask.from_full(m), 0.9) for name, m in (("right lung", lung), ("clavicle", clavicle))
+    )
+    engine = ClickEngine(folder, anatomy=lambda volume: structures)
+    prepared = engine.prepare(Volume(np.zeros((1, 200, 160), np.uint8), np.eye(4), "DX", "1", False))
+    assert np.mean(engine.segment(prepared, (Click((50, 100, 0)),)).mask.full() != lung) < 0.01
+    assert np.mean(engine.segment(prepared, (Click((50, 37, 0)),)).mask.full() != clavicle) < 0.01
+    of_ct = engine.prepare(Volume(np.zeros((1, 200, 160), np.uint8), np.eye(4), "CT", "1", False))
+    assert not of_ct.structures
+
+
+def test_a_radiograph_of_another_kind_is_answered_by_clicks_alone(folder):
+    def refuses(volume):
+        raise Refused("not a chest")
+
+    engine = ClickEngine(folder, anatomy=refuses)
+    prepared = engine.prepare(Volume(np.zeros((1, 64, 64), np.uint8), np.eye(4), "DX", "1", False))
+    assert engine.segment(prepared, (Click((30, 30, 0)),)).mask.full()[0, 30, 30]
+
+
+def test_without_weights_the_engine_says_how_to_make_them(tmp_path):
+    with pytest.raises(ModelMissing, match="train segmenter"):
+        ClickEngine(tmp_path).prepare(_ball())
+
+
+def test_the_hint_is_where_the_network_is_unsure_and_none_where_it_is_sure(engine, prepared):
+    box = (slice(0, 20), slice(0, 20), slice(0, 20))
+    inside = np.zeros((20, 20, 20), np.float16)
+    inside[2:10, 2:10, 2:10] = 1.0
+    sure = looking.Answer(box, inside, 0.9, "network")
+    assert choice.hint(prepared.grid, sure) is None
+    inside = inside.copy()
+    inside[10:16, 2:10, 2:10] = 0.6
+    hint = choice.hint(prepared.grid, looking.Answer(box, inside, 0.9, "network"))
+    assert hint.positive
+    assert 0.25 < inside[prepared.grid.from_native(hint.index[::-1])] < 0.75
+
+
+def test_the_chooser_learns_which_engine_to_believe():
+    rng = np.random.default_rng(0)
+    found = []
+    for n in range(120):
+        features = rng.normal(0, 1, choice.FEATURES).astype(np.float32)
+        gain = float(np.tanh(features[3] + 0.2 * rng.normal()))
+        found.append(train_choice.Pair(f"target {n % 40}", features, 0.5 + gain / 2, 0.5 - gain / 2))
+    _, figures = train_choice.fit(found)
+    assert figures["chosen"] > max(figures["network"], figures["classical"]) + 0.2
+    assert figures["chosen"] <= figures["oracle"]
+    with pytest.raises(Refused, match="too few"):
+        train_choice.fit(found[:3])
