@@ -91,7 +91,7 @@ class Database:
         with self.write() as connection:
             config.attributes["connection"] = connection
             if revision == "head":
-                command.upgrade(config, "heads")  # two may follow one, where two were written side by side
+                command.upgrade(config, "head")
             else:
                 command.downgrade(config, revision)
 
