@@ -52,3 +52,9 @@ class Cancelled(ReadingRoomError):
     """The reader stopped the work; what was there before stays."""
 
     status = 499
+
+
+class TimedOut(ReadingRoomError):
+    """The work took longer than its limit and was stopped; what was there before stays."""
+
+    status = 504

@@ -217,7 +217,7 @@ def _segment(services: Services, study: StudyRow, prompts: Sequence[Prompt], say
             )
             if measured.get(key) is not None
         ]
-        say(f"Segment: {row.label}, {len(row.clicks)} click(s) → {', '.join(numbers) or 'empty'}")
+        say(f"Segment: {row.label}, {len(row.steps)} click(s) → {', '.join(numbers) or 'empty'}")
         if row.note:
             say(f"  {row.note}")
 

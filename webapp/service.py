@@ -97,7 +97,9 @@ class Services:
             reports=reports,
             drafting=Drafting(store, board, priors, reports, load_writer or loader(settings), eyes),
             segments=SegmentService(
-                store, on_change=board.sync, **({"engine_for": engine_for(settings)} | (segment_options or {}))
+                store,
+                on_change=board.sync,
+                **({"engine_for": engine_for(settings), "limit_s": settings.segment_seconds} | (segment_options or {})),
             ),
             annotations=AnnotationService(store, on_change=board.sync),
             eyes=eyes,

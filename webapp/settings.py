@@ -28,6 +28,7 @@ class Settings:
         host, port: where the page listens.
         max_upload_mb: the largest upload.
         threads: torch and OpenMP threads for models.
+        segment_seconds: how long an engine may take for one answer before it is stopped.
         adapter: folder of the LoRA adapter, or "" for the one in assets/.
         eyes: the model that reads images, as NAME or NAME:FOLDER of `core_models.registry`; "" for the embedded one.
         writer: the model that writes drafts, as in `core_models.drafting.writers`; "" for the embedded one.
@@ -46,6 +47,7 @@ class Settings:
     port: int = 7860
     max_upload_mb: int = 2048
     threads: int = 2
+    segment_seconds: int = 60
     adapter: str = ""
     eyes: str = ""
     writer: str = ""
@@ -120,6 +122,7 @@ def load(environ: dict[str, str] | None = None) -> Settings:
         port=number("PORT", 7860),
         max_upload_mb=number("MAX_UPLOAD_MB", 2048),
         threads=number("THREADS", 2),
+        segment_seconds=number("SEGMENT_SECONDS", 60),
         adapter=get("ADAPTER", ""),
         eyes=eyes,
         writer=writer,

@@ -10,6 +10,7 @@ import pytest
 
 from core_models.drafting.evidence import DraftModel, Evidence, Statement, Step
 from core_models.segmentation.engine import Click, Mask
+from core_models.segmentation.history import Step as SegmentStep
 from core_models.segmentation.measure import measure
 from core_models.study.intake import read_scan
 from retrieval.report import CorpusReport, Prior
@@ -40,7 +41,7 @@ class Scene:
             series.id,
             label=label,
             suggested=False,
-            clicks=(Click((1, 1, 1)),),
+            steps=(SegmentStep(Click((1, 1, 1))),),
             mask=mask,
             engine="watershed",
             engine_version="1",

@@ -152,7 +152,7 @@ def test_the_same_segments_give_the_same_uid_and_changed_ones_another(ct):
     row = ct.bundle().own_segments[0]
     full = ct.store.mask(row.id).full()
     full[0, 0, 0] = True
-    ct.store.save_segment(row.id, clicks=row.clicks, undone=(), mask=Mask.from_full(full), confidence=1.0)
+    ct.store.save_segment(row.id, steps=row.steps, undone=(), mask=Mask.from_full(full), confidence=1.0)
     changed = read(EXPORTS["seg"].write(ct.bundle()))
     assert changed.SOPInstanceUID != first.SOPInstanceUID
     assert changed.SegmentSequence[0].TrackingUID == first.SegmentSequence[0].TrackingUID
@@ -163,7 +163,7 @@ def test_large_exports_leave_empty_frames_out_and_still_read_back(ct, monkeypatc
     row = ct.bundle().own_segments[0]
     full = np.zeros(ct.bundle().series.shape, bool)
     full[2, 3:6, 4:9] = True
-    ct.store.save_segment(row.id, clicks=row.clicks, undone=(), mask=Mask.from_full(full), confidence=1.0)
+    ct.store.save_segment(row.id, steps=row.steps, undone=(), mask=Mask.from_full(full), confidence=1.0)
     bundle = ct.bundle()
     back = hd.seg.segread(io.BytesIO(EXPORTS["seg"].write(bundle)))
     uids = [i.SOPInstanceUID for i in sources(bundle)]

@@ -9,6 +9,7 @@ import numpy as np
 
 from core_models.drafting.evidence import DraftModel, Evidence, Statement, Step
 from core_models.segmentation.engine import Click, Mask
+from core_models.segmentation.history import Step as SegmentStep
 from core_models.study.study import Note, Patient, Receipt, Series, Study
 from core_models.study.volume import SourceLayout, Volume
 from webapp.settings import Settings, load
@@ -57,7 +58,7 @@ def add_segment(store, study_id, **changes):
     values = {
         "label": "liver",
         "suggested": True,
-        "clicks": (Click((1, 2, 3)), Click((4, 5, 1), False)),
+        "steps": (SegmentStep(Click((1, 2, 3))), SegmentStep(Click((4, 5, 1), False))),
         "undone": (),
         "mask": mask(),
         "engine": "grid",

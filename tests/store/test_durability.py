@@ -59,7 +59,8 @@ def test_killed_while_saving_masks_leaves_a_whole_mask(store, tmp_path, seconds)
     store.close()
     body = """
         segment = store.segments(study_id)[0]
-        store.save_segment(segment.id, clicks=(Click((n % 8, 0, 0)),), undone=(), mask=mask(seed=n % 8), confidence=1.0)
+        steps = (SegmentStep(Click((n % 8, 0, 0))),)
+        store.save_segment(segment.id, steps=steps, undone=(), mask=mask(seed=n % 8), confidence=1.0)
     """
     kill_while(tmp_path, body, seconds)
     again = Store(settings_in(tmp_path))
@@ -119,7 +120,7 @@ def test_a_full_disk_while_saving_a_mask_keeps_the_old_one(store, monkeypatch):
 
     monkeypatch.setattr(store_files.os, "fsync", full)
     with pytest.raises(ReadingRoomError) as caught:
-        store.save_segment(row.id, clicks=(), undone=(), mask=mask(seed=2), confidence=1.0)
+        store.save_segment(row.id, steps=(), undone=(), mask=mask(seed=2), confidence=1.0)
     assert caught.value.status == 507
     monkeypatch.undo()
     assert store.segment(row.id) == row

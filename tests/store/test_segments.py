@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from core_models.errors import Conflict, NotFound, ReadingRoomError, Refused
-from core_models.segmentation.engine import Click, Mask
+from core_models.segmentation.edits import Grow, Interpolation, Stroke
+from core_models.segmentation.engine import Box, Click, Lasso, Mask, Scribble
+from core_models.segmentation.history import Step
 from tests.store.samples import add_segment, mask, statement, study
-from webapp.store.segments import MAX_CLICKS, PALETTE
+from webapp.store import encoding, schema
+from webapp.store.segments import MAX_STEPS, PALETTE
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def study_id(store):
 
 
 def save(store, segment, **changes):
-    values = {"clicks": (Click((1, 1, 1)),), "undone": (), "mask": mask(seed=3), "confidence": 0.5}
+    values = {"steps": (Step(Click((1, 1, 1))),), "undone": (), "mask": mask(seed=3), "confidence": 0.5}
     return store.save_segment(segment.id, **{**values, **changes})
 
 
@@ -41,7 +44,7 @@ def test_a_segment_comes_back_as_it_was(store, study_id):
 def test_a_models_drawing_stays_beneath_every_later_mask_and_goes_with_its_segment(store, study_id):
     by_clicks = add_segment(store, study_id)
     assert (by_clicks.based, store.base(by_clicks.id)) == (False, None)
-    row = add_segment(store, study_id, clicks=(), based=True)
+    row = add_segment(store, study_id, steps=(), based=True)
     assert row.based
     after = save(store, row)
     assert after.mask_file != row.mask_file
@@ -59,9 +62,9 @@ def test_a_models_drawing_stays_beneath_every_later_mask_and_goes_with_its_segme
 def test_a_save_replaces_the_mask_and_its_file(store, study_id):
     row = add_segment(store, study_id)
     before = mask_files(store, study_id)
-    changed = save(store, row, undone=(Click((0, 0, 0)),), measurement=None, label="spleen")
+    changed = save(store, row, undone=(Step(Click((0, 0, 0))),), measurement=None, label="spleen")
     assert np.array_equal(store.mask(row.id).full(), mask(seed=3).full())
-    assert (changed.label, changed.measurement, changed.undone) == ("spleen", None, (Click((0, 0, 0)),))
+    assert (changed.label, changed.measurement, changed.undone) == ("spleen", None, (Step(Click((0, 0, 0))),))
     after = mask_files(store, study_id)
     assert len(after) == 1
     assert after != before
@@ -89,7 +92,7 @@ def test_a_series_of_another_study_is_not_found(store, study_id):
             store.study(other).series[0].id,
             label="",
             suggested=False,
-            clicks=(),
+            steps=(),
             mask=mask(),
             engine="",
             engine_version="",
@@ -117,7 +120,7 @@ def test_looks_can_be_edited_and_a_readers_label_is_no_suggestion(store, study_i
 
 def test_the_number_of_clicks_is_limited(store, study_id):
     with pytest.raises(Refused):
-        add_segment(store, study_id, clicks=(Click((0, 0, 0)),) * (MAX_CLICKS + 1))
+        add_segment(store, study_id, steps=(Step(Click((0, 0, 0))),) * (MAX_STEPS + 1))
 
 
 def test_a_signed_study_keeps_its_segments(store, study_id):
@@ -164,3 +167,50 @@ def test_readers_see_a_whole_mask_while_another_thread_saves(store, study_id):
         assert store.mask(row.id).full().tobytes() in wanted
     thread.join()
     assert not failures
+
+
+EVERY = (
+    Step(Click((1, 2, 3), False), 12.5, 1.25, 0.5, "ml"),
+    Step(Scribble(((1, 2, 3), (4, 2, 3)), False)),
+    Step(Box((1, 2, 3), (4, 5, 3))),
+    Step(Lasso(((1, 2, 3), (4, 2, 3), (4, 5, 3)))),
+    Step(Stroke(((1, 2, 3), (4, 2, 3)), 2.5, 1, False), 3.0),
+    Step(Interpolation(0)),
+    Step(Grow((1, 2, 3), -50.0, 12.5, False)),
+)
+
+
+def test_steps_of_every_kind_come_back_as_they_were(store, study_id):
+    row = add_segment(store, study_id, steps=EVERY[:4], undone=EVERY[4:])
+    assert (row.steps, row.undone) == (EVERY[:4], EVERY[4:])
+    assert {type(step.action) for step in EVERY} == set(encoding.ACTIONS.values())
+
+
+def test_a_row_of_an_older_version_holds_clicks_alone(store, study_id):
+    row = add_segment(store, study_id)
+    with store._db.write() as c:
+        c.execute(schema.segments.update().values(clicks=[[1, 2, 3, True], [4, 5, 1, False]], undone=[[0, 0, 0, True]]))
+    assert store.segment(row.id).steps == (Step(Click((1, 2, 3))), Step(Click((4, 5, 1), False)))
+    assert store.segment(row.id).undone == (Step(Click((0, 0, 0))),)
+
+
+def test_what_the_engine_expects_of_another_click_is_kept_with_the_mask(store, study_id):
+    row = add_segment(store, study_id, hint=Click((3, 2, 1), False), settled=True)
+    assert (row.hint, row.settled) == (Click((3, 2, 1), False), True)
+    assert (save(store, row).hint, save(store, row).settled) == (None, False)
+
+
+def test_the_points_of_all_lines_together_are_limited(store, study_id, monkeypatch):
+    monkeypatch.setattr("webapp.store.segments.MAX_POINTS", 6)
+    line = Step(Scribble(((0, 0, 0),) * 3))
+    row = add_segment(store, study_id, steps=(line, line))
+    with pytest.raises(Refused, match="too many points"):
+        save(store, row, steps=(line, line), undone=(line,))
+
+
+def test_a_mask_file_of_an_older_version_is_read(store, study_id):
+    row = add_segment(store, study_id)
+    found = store.mask(row.id)
+    (path,) = store._files.root.glob(f"{study_id}/masks/*.npz")
+    np.savez_compressed(path, offset=found.offset, shape=found.shape, voxels=found.voxels)
+    assert np.array_equal(store.mask(row.id).full(), found.full())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from fastapi import FastAPI
 
-from core_models.segmentation.engine import Click, Mask, Segmentation
+from core_models.segmentation.engine import Mask, Prompt, Segmentation, never
+from core_models.segmentation.prompts import as_clicks
 from core_models.study.study import Patient, Receipt, Series, Study
 from core_models.study.volume import Volume
 from tests.builders import affine, phantom
@@ -29,17 +31,19 @@ class BoxEngine:
     name, version, licence = "box", "1", "none"
 
     def __init__(self) -> None:
-        self.segmented: list[tuple[Click, ...]] = []
+        self.segmented: list[tuple[Prompt, ...]] = []
         self.prepared = 0
 
     def prepare(self, volume: Volume) -> Volume:
         self.prepared += 1
         return volume
 
-    def segment(self, prepared: Volume, clicks: tuple[Click, ...]) -> Segmentation:
+    def segment(
+        self, prepared: Volume, clicks: tuple[Prompt, ...], cancelled: Callable[[], bool] = never
+    ) -> Segmentation:
         self.segmented.append(clicks)
         full = np.zeros(prepared.shape, bool)
-        for click in clicks:
+        for click in as_clicks(prepared, clicks):
             i, j, k = click.index
             r, s = (2, 1) if click.positive else (0, 0)
             full[max(0, k - s) : k + s + 1, max(0, j - r) : j + r + 1, max(0, i - r) : i + r + 1] = click.positive

@@ -272,3 +272,116 @@ def test_a_slice_of_a_thinned_volume_comes_whole_when_asked(
     assert (thinned.headers["x-stride"], whole.headers["x-stride"]) == ("2", "1")
     np.testing.assert_array_equal(np.frombuffer(whole.content, "<i2"), ct().array[3].ravel())
     np.testing.assert_array_equal(np.frombuffer(thinned.content, "<i2"), ct().array[3, ::2, ::2].ravel())
+
+
+# ---- prompts and edits of every kind -------------------------------------------------------------------------------
+
+
+def _prompt(client: TestClient, series: str, prompt: dict[str, Any], **body: Any) -> Any:
+    return client.post(f"/api/series/{series}/prompt", json={"prompt": prompt, **body})
+
+
+PROMPTS: list[dict[str, Any]] = [
+    {"kind": "click", "index": [20, 16, 8]},
+    {"kind": "scribble", "points": [[20, 16, 8], [26, 16, 8]]},
+    {"kind": "box", "first": [15, 10, 8], "last": [25, 20, 8]},
+    {"kind": "lasso", "points": [[15, 10, 8], [25, 10, 8], [25, 20, 8]]},
+    {"kind": "stroke", "points": [[20, 16, 8], [26, 16, 8]], "radius_mm": 2.5, "axis": 2},
+    {"kind": "grow", "seed": [20, 16, 8], "low": -1000, "high": 1000},
+]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS, ids=[p["kind"] for p in PROMPTS])
+def test_every_prompt_becomes_a_segment_that_tells_its_step(client: TestClient, series: str, prompt: dict) -> None:
+    row = _segment(_prompt(client, series, prompt, begins="word"))
+    (step,) = row["steps"]
+    assert step["kind"] == prompt["kind"]
+    assert (step["unit"], step["removed"]) == ("ml", 0.0)
+    assert step["added"] == pytest.approx(row["measurement"]["volume_ml"])
+    assert step["ms"] > 0
+    shown = {key: value for key, value in prompt.items() if (prompt["kind"], key) != ("stroke", "points")}
+    assert shown.items() <= step.items()
+    again = _segment(_prompt(client, series, {"kind": "click", "index": [30, 16, 8]}, begins="word"))
+    assert (again["id"], len(again["steps"])) == (row["id"], 2), "the page's own word leads to the same segment"
+    assert again["version"] != row["version"]
+
+
+def test_a_brush_tells_its_slice_and_keeps_its_line_to_itself(client: TestClient, series: str) -> None:
+    (step,) = _segment(_prompt(client, series, PROMPTS[4]))["steps"]
+    assert step["slice"] == 8
+    assert "points" not in step
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        {"kind": "circle", "index": [20, 16, 8]},
+        {"index": [20, 16, 8]},
+        {"kind": "click", "index": [20, 16]},
+        {"kind": "scribble", "points": []},
+        {"kind": "scribble", "points": [[20, 16, 8]] * 4001},
+        {"kind": "scribble", "points": [[20, 16, 99]]},
+        {"kind": "box", "first": [15, 10, 8], "last": [25, 20, 20]},
+        {"kind": "lasso", "points": [[15, 10, 8], [15, 10, 8]]},
+        {"kind": "lasso", "points": [[15, 10, 8], [25, 11, 9], [20, 20, 7]]},
+        {"kind": "stroke", "points": [[20, 16, 8]], "radius_mm": 1e9, "axis": 2},
+        {"kind": "stroke", "points": [[20, 16, 8]], "radius_mm": 1, "axis": 3},
+        {"kind": "stroke", "points": [[20, 16, 8], [20, 16, 9]], "radius_mm": 1, "axis": 2},
+        {"kind": "grow", "seed": [20, 16, 8], "low": 500, "high": 400},
+        {"kind": "grow", "seed": [20, 16, 8], "low": "low", "high": 400},
+        {"kind": "interpolation", "axis": 2},
+    ],
+)
+def test_a_malformed_prompt_is_refused_in_one_sentence(client: TestClient, series: str, prompt: dict) -> None:
+    answer = _prompt(client, series, prompt)
+    assert answer.status_code == 422, answer.text
+    assert list(answer.json()) == ["error"]
+    assert _segment(_click(client, series))["number"] == 1
+
+
+def test_numbers_that_are_none_are_refused(client: TestClient, series: str) -> None:
+    body = '{"prompt": {"kind": "grow", "seed": [20, 16, 8], "low": -Infinity, "high": NaN}}'
+    answer = client.post(f"/api/series/{series}/prompt", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+
+
+# ---- masks as what changed -------------------------------------------------------------------------------------------
+
+
+def test_of_a_known_mask_only_the_box_that_changed_is_sent(client: TestClient, series: str) -> None:
+    first = _segment(_prompt(client, series, {"kind": "grow", "seed": [20, 16, 8], "low": -100, "high": 100}))
+    path = f"/api/segments/{first['id']}/mask"
+    before = client.get(path)
+    assert before.headers["x-version"] == first["version"]
+    old_box, old = _mask(client, first["id"])
+    hole = {"kind": "stroke", "points": [[20, 16, 8]], "radius_mm": 2, "axis": 2, "positive": False}
+    after = _segment(_prompt(client, series, hole, segment=first["id"]))
+    sent = client.get(path, params={"since": first["version"]})
+    assert (sent.headers["x-since"], sent.headers["x-version"]) == (first["version"], after["version"])
+    assert len(sent.content) < len(before.content) / 50
+    new_box, new = _mask(client, first["id"])
+    assert json.loads(sent.headers["x-whole"]) == new_box == old_box
+    x, y, z, dx, dy, dz = json.loads(sent.headers["x-box"])
+    put = old.copy()
+    at = (slice(z - old_box[2], None), slice(y - old_box[1], None), slice(x - old_box[0], None))
+    put[at][:dz, :dy, :dx] = np.frombuffer(sent.content, np.uint8).reshape(dz, dy, dx)
+    assert np.array_equal(put, new)
+
+
+@pytest.mark.parametrize("since", ["none", "0123456789abcdef"])
+def test_of_a_version_that_nobody_knows_the_whole_mask_is_sent(client: TestClient, series: str, since: str) -> None:
+    segment = _segment(_click(client, series))["id"]
+    sent = client.get(f"/api/segments/{segment}/mask", params={"since": since})
+    assert "x-since" not in sent.headers
+    assert len(sent.content) == 75
+
+
+def test_a_change_of_everything_goes_as_the_whole_mask(client: TestClient, series: str) -> None:
+    first = _segment(_click(client, series))
+    client.post(f"/api/segments/{first['id']}/undo")
+    gone = client.get(f"/api/segments/{first['id']}/mask", params={"since": first["version"]})
+    assert (gone.content, "x-since" in gone.headers) == (b"", False)
+    there = _segment(client.post(f"/api/segments/{first['id']}/redo"))
+    again = client.get(f"/api/segments/{first['id']}/mask", params={"since": first["version"]})
+    assert json.loads(again.headers["x-whole"]) == there["box"]
+    assert again.content == b"", "the same voxels in another version"

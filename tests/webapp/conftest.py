@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from core_models.segmentation.engine import Click, Mask, Segmentation
+from core_models.segmentation.engine import Mask, Prompt, Segmentation, never
+from core_models.segmentation.prompts import as_clicks
 from core_models.study.volume import Volume
 from tests.browser import chromium
 from tests.builders import ct_files, dataset, encoded
@@ -33,10 +34,12 @@ class BallEngine:
     def prepare(self, volume: Volume) -> Volume:
         return volume
 
-    def segment(self, prepared: Volume, clicks: tuple[Click, ...]) -> Segmentation:
+    def segment(
+        self, prepared: Volume, clicks: tuple[Prompt, ...], cancelled: Callable[[], bool] = never
+    ) -> Segmentation:
         full = np.zeros(prepared.shape, bool)
         z, y, x = np.indices(prepared.shape)
-        for click in clicks:
+        for click in as_clicks(prepared, clicks):
             i, j, k = click.index
             ball = (x - i) ** 2 + (y - j) ** 2 + (z - k) ** 2 <= 9
             full = full | ball if click.positive else full & ~ball

@@ -12,7 +12,7 @@ from typing import Any
 
 from webapp.exports.bundle import ReportBundle
 from webapp.report import struck_out
-from webapp.store import SegmentRow, Version, report_text
+from webapp.store import SegmentRow, Version, encoding, report_text
 
 Json = dict[str, Any]
 
@@ -116,6 +116,7 @@ def _segment(row: SegmentRow) -> Json:
         "confidence": row.confidence,
         "note": row.note,
         "clicks": [{"index": list(c.index), "positive": c.positive} for c in row.clicks],
+        "steps": encoding.steps_json(row.steps),
         "box": list(row.box),
     }
 

@@ -131,7 +131,7 @@ def _region(number: int, row: SegmentRow, frame_of_reference: str) -> Dataset:
     item = Dataset()
     item.ROINumber, item.ReferencedFrameOfReferenceUID = number, frame_of_reference
     item.ROIName = seg.label_of(row)
-    untouched = row.based and not row.clicks
+    untouched = row.based and not row.steps
     item.ROIGenerationAlgorithm = "AUTOMATIC" if untouched else "SEMIAUTOMATIC"
     if untouched and row.engine in KINDS.values():  # it came so, and goes out as it came
         item.ROIGenerationAlgorithm = row.engine_version.split()[0]

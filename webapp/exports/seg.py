@@ -16,6 +16,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.sr.codedict import codes
 
 from core_models.errors import ReadingRoomError, Refused
+from core_models.segmentation.edits import Interpolation, Stroke
 from core_models.segmentation.labels import MORPHOLOGICAL, code_of
 from core_models.study.study import KINDS
 from core_models.study.volume import Volume
@@ -161,9 +162,12 @@ def describe(number: int, row: SegmentRow) -> hd.seg.SegmentDescription:
     category = ABNORMALITY if row.label.strip().lower() in MORPHOLOGICAL else ANATOMY
     rule_based = row.engine == "watershed"
     family = codes.cid7162.MorphologicalOperations if rule_based else codes.cid7162.ArtificialIntelligence
-    untouched = row.based and not row.clicks
+    untouched = row.based and not row.steps
     kinds = hd.seg.SegmentAlgorithmTypeValues
     kind = kinds.AUTOMATIC if untouched else kinds.SEMIAUTOMATIC
+    by_hand = all(isinstance(step.action, Stroke | Interpolation) for step in row.steps)
+    if row.steps and by_hand and not row.based:
+        kind = kinds.MANUAL
     if untouched and row.engine in KINDS.values():  # it came so, and goes out as it came
         kind = kinds(row.engine_version.split()[0])
     return hd.seg.SegmentDescription(

@@ -68,7 +68,7 @@ class Surfaces:
     def _mesh(self, row) -> Any:
         from core_models.segmentation.surface import surface
 
-        key = (row.id, row.clicks, row.box)
+        key = (row.id, row.version)
         with self._lock:
             if key in self._meshes:
                 self._meshes.move_to_end(key)

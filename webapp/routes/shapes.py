@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from core_models.drafting.evidence import Evidence, Statement
-from webapp.store import AnnotationRow, PriorRow, ReportState, SegmentRow, SeriesRow, StudyRow, Version
+from webapp.store import AnnotationRow, PriorRow, ReportState, SegmentRow, SeriesRow, StudyRow, Version, encoding
 
 Json = dict[str, Any]
 AFTER_SIGNING = "This series arrived after the report was signed: the signed report says nothing of it."
@@ -57,7 +57,11 @@ def segment(row: SegmentRow) -> Json:
         "colour": row.colour,
         "visible": row.visible,
         "clicks": [{"index": list(c.index), "positive": c.positive} for c in row.clicks],
-        "can_undo": bool(row.clicks),
+        "steps": _steps(row),
+        "version": row.version,
+        "hint": None if row.hint is None else {"index": list(row.hint.index), "positive": row.hint.positive},
+        "settled": row.settled,
+        "can_undo": bool(row.steps),
         "can_redo": bool(row.undone),
         "measurement": row.measurement,
         "engine": f"{row.engine} {row.engine_version}".strip(),
@@ -67,6 +71,16 @@ def segment(row: SegmentRow) -> Json:
         "based": row.based,
         "outline": row.outline,
     }
+
+
+def _steps(row: SegmentRow) -> list[Json]:
+    """The steps in force; of a brush's line only its slice, since the mask shows the rest."""
+    out = encoding.steps_json(row.steps)
+    for step in out:
+        if step["kind"] == "stroke":
+            step["slice"] = step["points"][0][step["axis"]]
+            del step["points"]
+    return out
 
 
 def annotation(row: AnnotationRow) -> Json:

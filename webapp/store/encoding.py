@@ -8,7 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from core_models.drafting.evidence import DraftModel, Evidence, Statement, Step
-from core_models.segmentation.engine import Click
+from core_models.segmentation.edits import Grow, Interpolation, Stroke
+from core_models.segmentation.engine import Box, Click, Lasso, Scribble
+from core_models.segmentation.history import Action
+from core_models.segmentation.history import Step as SegmentStep
 from core_models.study.study import Note, Receipt
 from core_models.study.volume import SourceLayout
 from retrieval.report import CorpusReport, Prior
@@ -71,12 +74,50 @@ def model(d: Json | None) -> DraftModel | None:
     return None if d is None else DraftModel(**d)
 
 
-def clicks_json(clicks: tuple[Click, ...]) -> list:
-    return [[*(int(v) for v in c.index), bool(c.positive)] for c in clicks]
+ACTIONS: dict[str, type] = {
+    "click": Click,
+    "scribble": Scribble,
+    "box": Box,
+    "lasso": Lasso,
+    "stroke": Stroke,
+    "interpolation": Interpolation,
+    "grow": Grow,
+}
+_KINDS = {made: kind for kind, made in ACTIONS.items()}
 
 
-def clicks(rows: list) -> tuple[Click, ...]:
-    return tuple(Click((r[0], r[1], r[2]), r[3]) for r in rows)
+def action_json(action: Action) -> Json:
+    """A prompt or an edit with its kind beside its own fields."""
+    return {"kind": _KINDS[type(action)], **asdict(action)}
+
+
+def action(d: Json) -> Action:
+    """From `action_json`; lists of whole numbers are indices."""
+    values = {key: _tuple(value) for key, value in d.items() if key != "kind"}
+    return ACTIONS[d["kind"]](**values)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def steps_json(steps: tuple[SegmentStep, ...]) -> list:
+    """Each step as its action with what it cost and brought; what is not known of it is left out."""
+    out = []
+    for step in steps:
+        cost = {key: getattr(step, key) for key in ("ms", "added", "removed") if getattr(step, key) is not None}
+        out.append({**action_json(step.action), **({"unit": step.unit} if step.unit else {}), **cost})
+    return out
+
+
+def steps(rows: list) -> tuple[SegmentStep, ...]:
+    """From a row; older rows hold clicks alone, each as [i, j, k, positive]."""
+    return tuple(SegmentStep(Click((r[0], r[1], r[2]), r[3])) if isinstance(r, list) else _step(r) for r in rows)
+
+
+def _step(d: Json) -> SegmentStep:
+    known = {key: d[key] for key in ("ms", "added", "removed", "unit") if key in d}
+    return SegmentStep(action({key: value for key, value in d.items() if key not in known}), **known)
 
 
 def notes_json(notes: tuple[Note, ...]) -> list:

@@ -85,7 +85,8 @@ class Files:
             packed,
             offset=np.asarray(mask.offset, np.int64),
             shape=np.asarray(mask.shape, np.int64),
-            voxels=np.asarray(mask.voxels, bool),
+            size=np.asarray(mask.voxels.shape, np.int64),
+            bits=np.packbits(np.asarray(mask.voxels, bool)),  # an eighth of what there would be to compress
         )
         name = f"{segment_id}-{uuid.uuid4().hex[:12]}.npz"
         write_whole(self.root / study_id / "masks" / name, packed.getvalue())
@@ -96,7 +97,11 @@ class Files:
         try:
             with np.load(self.root / study_id / "masks" / name, allow_pickle=False) as data:
                 offset, shape = (tuple(int(v) for v in data[k]) for k in ("offset", "shape"))
-                return Mask(offset, data["voxels"], shape)
+                if "voxels" in data:  # as older versions wrote it
+                    return Mask(offset, data["voxels"], shape)
+                size = tuple(int(v) for v in data["size"])
+                voxels = np.unpackbits(data["bits"], count=int(np.prod(size))).reshape(size).view(bool)
+                return Mask(offset, voxels, shape)
         except FileNotFoundError:
             raise
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as e:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from core_models.drafting.evidence import DraftModel, Evidence, Statement
 from core_models.segmentation.engine import Click
+from core_models.segmentation.history import Step
 from core_models.segmentation.lines import Number
 from core_models.study.study import Note, Receipt
 from core_models.study.volume import SourceLayout
@@ -91,11 +93,13 @@ class SegmentRow:
     Attributes:
         number: 1, 2, ... within the study, never reused; the colour follows from it.
         suggested: what proposed the label: True or a label when it is a guess the reader has not confirmed.
-        clicks, undone: the prompts in order, and the stack that redo takes from.
+        steps, undone: prompts and edits in order, and the stack that redo takes from.
+        hint: where the next click would tell the engine most; None where it does not say.
+        settled: the engine expects no gain from another click.
         measurement: JSON of the measurement, or None.
         box: (x0, y0, z0, dx, dy, dz) in voxels; all sizes 0 for an empty mask.
         mask_file: names the mask's content; another mask has another name.
-        based: a model drew it, so that the mask is that drawing with the clicks applied; undo ends at the drawing.
+        based: a model drew it, so that the mask is that drawing with the steps applied; undo ends at the drawing.
         outline: it is shown as a line only, not filled.
     """
 
@@ -107,8 +111,8 @@ class SegmentRow:
     suggested: bool | str
     colour: str
     visible: bool
-    clicks: tuple[Click, ...]
-    undone: tuple[Click, ...]
+    steps: tuple[Step, ...]
+    undone: tuple[Step, ...]
     engine: str
     engine_version: str
     confidence: float
@@ -118,6 +122,18 @@ class SegmentRow:
     mask_file: str = field(default="", compare=False)
     based: bool = False
     outline: bool = False
+    hint: Click | None = None
+    settled: bool = False
+
+    @property
+    def version(self) -> str:
+        """Another one for every mask; the file's own name stays here."""
+        return hashlib.blake2b(self.mask_file.encode(), digest_size=8).hexdigest()
+
+    @property
+    def clicks(self) -> tuple[Click, ...]:
+        """Those of the steps that are clicks."""
+        return tuple(step.action for step in self.steps if isinstance(step.action, Click))
 
 
 @dataclass(frozen=True)

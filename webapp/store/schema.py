@@ -85,7 +85,7 @@ segments = sa.Table(
     sa.Column("suggested", sa.JSON, nullable=False),
     sa.Column("colour", sa.String(7), nullable=False),
     sa.Column("visible", sa.Boolean, nullable=False),
-    sa.Column("clicks", sa.JSON, nullable=False),
+    sa.Column("clicks", sa.JSON, nullable=False),  # prompts and edits of every kind
     sa.Column("undone", sa.JSON, nullable=False),
     sa.Column("engine", sa.Text, nullable=False),
     sa.Column("engine_version", sa.Text, nullable=False),
@@ -97,6 +97,8 @@ segments = sa.Table(
     # The mask that a model drew, on which the clicks act; "" for a segment made by clicks alone.
     sa.Column("base_file", sa.Text, nullable=False, server_default=""),
     sa.Column("outline", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("hint", sa.JSON, nullable=True),  # the next click that the engine would ask for
+    sa.Column("settled", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 # What a reader measured by hand.

@@ -1,4 +1,4 @@
-"""Segments: clicks and a mask in, rows and masks out; the mask's file is replaced whole on every change."""
+"""Segments: prompts, edits and a mask in, rows and masks out; the mask's file is replaced whole on every change."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from core_models.errors import NotFound, Refused
 from core_models.segmentation.engine import Click, Mask
+from core_models.segmentation.history import Step
 from webapp.store import encoding, schema
 from webapp.store.base import Base, limited, new_id
 from webapp.store.rows import SegmentRow
@@ -29,7 +30,8 @@ PALETTE = (
     "#228833",
 )
 MAX_LABEL = 200
-MAX_CLICKS = 1000
+MAX_STEPS = 1000
+MAX_POINTS = 200_000  # of all lines of a segment together
 
 
 class Segments(Base):
@@ -69,7 +71,7 @@ class Segments(Base):
         raise NotFound("The file of this segment's mask is gone; delete the segment and click it again.")
 
     def base(self, segment_id: str) -> Mask | None:
-        """The mask that a model drew beneath the clicks, or None where clicks alone made the segment."""
+        """The mask that a model drew beneath the steps, or None where steps alone made the segment."""
         with self._db.read() as c:
             row = self._segment(c, segment_id)
         try:
@@ -84,8 +86,8 @@ class Segments(Base):
         *,
         label: str,
         suggested: bool | str,
-        clicks: tuple[Click, ...],
-        undone: tuple[Click, ...] = (),
+        steps: tuple[Step, ...],
+        undone: tuple[Step, ...] = (),
         mask: Mask,
         engine: str,
         engine_version: str,
@@ -93,15 +95,17 @@ class Segments(Base):
         note: str = "",
         measurement: dict[str, Any] | None = None,
         based: bool = False,
+        hint: Click | None = None,
+        settled: bool = False,
     ) -> SegmentRow:
         """Store a new segment.
 
         Args:
-            based: keep `mask` as the drawing that later clicks act on.
+            based: keep `mask` as the drawing that later steps act on.
 
         Raises:
             NotFound: no such study, or the series is not of this study.
-            Refused: the mask is not of the volume's shape, or there are too many clicks.
+            Refused: the mask is not of the volume's shape, or there are too many steps.
             Conflict: the study is signed.
         """
         segment_id, written, base = new_id(), "", ""
@@ -126,7 +130,7 @@ class Segments(Base):
                     "engine_version": engine_version,
                     "mask_file": written,
                     "base_file": base,
-                    **_shape_values(clicks, undone, mask, confidence, note, measurement),
+                    **_shape_values(steps, undone, mask, confidence, note, measurement, hint, settled),
                 }
                 c.execute(schema.segments.insert().values(**values))
         except BaseException:
@@ -139,16 +143,20 @@ class Segments(Base):
         self,
         segment_id: str,
         *,
-        clicks: tuple[Click, ...],
-        undone: tuple[Click, ...],
+        steps: tuple[Step, ...],
+        undone: tuple[Step, ...],
         mask: Mask,
         confidence: float,
         note: str = "",
         measurement: dict[str, Any] | None = None,
         label: str | None = None,
         suggested: bool | str | None = None,
+        hint: Click | None = None,
+        settled: bool = False,
+        engine: str | None = None,
+        engine_version: str | None = None,
     ) -> SegmentRow:
-        """Replace a segment's prompts and mask; the label only where one is given.  Raises as `add_segment`."""
+        """Replace a segment's steps and mask; label and engine only where they are given.  Raises as `add_segment`."""
         written = old = study_id = ""
         try:
             with self._db.write() as c:
@@ -157,11 +165,14 @@ class Segments(Base):
                 self._changeable(c, study_id)
                 self._check_mask(c, study_id, row.series_id, mask)
                 written = self._files.put_mask(study_id, segment_id, mask)
-                values = {"mask_file": written, **_shape_values(clicks, undone, mask, confidence, note, measurement)}
+                shape = _shape_values(steps, undone, mask, confidence, note, measurement, hint, settled)
+                values = {"mask_file": written, **shape}
                 if label is not None:
                     values["label"] = limited(label, "label", MAX_LABEL)
                 if suggested is not None:
                     values["suggested"] = suggested
+                if engine is not None:
+                    values |= {"engine": engine, "engine_version": engine_version or ""}
                 c.execute(schema.segments.update().where(schema.segments.c.id == segment_id).values(**values))
         except BaseException:
             if written:
@@ -222,18 +233,32 @@ class Segments(Base):
             raise Refused(f"The mask is of a volume of {tuple(mask.shape)} voxels; the series has {tuple(shape)}.")
 
 
-def _shape_values(clicks, undone, mask: Mask, confidence: float, note: str, measurement) -> dict[str, Any]:
-    if len(clicks) + len(undone) > MAX_CLICKS:
-        raise Refused(f"One segment takes at most {MAX_CLICKS} clicks; start another one.")
+def _shape_values(
+    steps: tuple[Step, ...],
+    undone: tuple[Step, ...],
+    mask: Mask,
+    confidence: float,
+    note: str,
+    measurement: dict[str, Any] | None,
+    hint: Click | None,
+    settled: bool,
+) -> dict[str, Any]:
+    both = (*steps, *undone)
+    if len(both) > MAX_STEPS:
+        raise Refused(f"One segment takes at most {MAX_STEPS} clicks and edits; start another one.")
+    if sum(len(getattr(step.action, "points", ())) for step in both) > MAX_POINTS:
+        raise Refused("The lines of this segment have too many points together; start another one.")
     z, y, x = (int(v) for v in mask.offset)
     dz, dy, dx = mask.voxels.shape
     return {
-        "clicks": encoding.clicks_json(clicks),
-        "undone": encoding.clicks_json(undone),
+        "clicks": encoding.steps_json(steps),
+        "undone": encoding.steps_json(undone),
         "confidence": float(confidence),
         "note": limited(note, "note"),
         "measurement": measurement if measurement is not None else sa.null(),
         "box": [x, y, z, dx, dy, dz],
+        "hint": encoding.action_json(hint) if hint is not None else sa.null(),
+        "settled": bool(settled),
     }
 
 
@@ -247,8 +272,8 @@ def _segment_row(r: sa.Row) -> SegmentRow:
         suggested=r.suggested,
         colour=r.colour,
         visible=r.visible,
-        clicks=encoding.clicks(r.clicks),
-        undone=encoding.clicks(r.undone),
+        steps=encoding.steps(r.clicks),
+        undone=encoding.steps(r.undone),
         engine=r.engine,
         engine_version=r.engine_version,
         confidence=r.confidence,
@@ -258,4 +283,6 @@ def _segment_row(r: sa.Row) -> SegmentRow:
         mask_file=r.mask_file,
         based=bool(r.base_file),
         outline=bool(r.outline),
+        hint=encoding.action(r.hint) if r.hint else None,
+        settled=bool(r.settled),
     )

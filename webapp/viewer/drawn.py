@@ -1,13 +1,20 @@
-"""A mask that a model drew and the reader's clicks on it → the mask as corrected, a function of the two alone."""
+"""A mask that was drawn and the reader's prompts on it → the mask as corrected, a function of the two alone.
+
+It was drawn by a model, or by the reader's own brush.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import edt as euclidean
 import numpy as np
 
-from core_models.segmentation.engine import Click, Mask, Segmentation
+from core_models.segmentation.editing import joined, without
+from core_models.segmentation.engine import Box, Click, Lasso, Mask, Prompt, Segmentation
+from core_models.segmentation.history import begins
+from core_models.segmentation.prompts import as_clicks
 from core_models.study.volume import Volume
 
 EQUAL = 0.98  # of the greatest depth counts as it
@@ -17,41 +24,49 @@ NEAR = 5  # voxels: a removing click this close to the drawing's middle is about
 def corrected(
     volume: Volume,
     base: Mask,
-    clicks: tuple[Click, ...],
-    segment: Callable[[tuple[Click, ...]], Segmentation],
+    prompts: tuple[Prompt, ...],
+    segment: Callable[[tuple[Prompt, ...]], Segmentation],
     confidence: float,
 ) -> Segmentation:
-    """The drawing with what the adding clicks find, less what the removing ones find.
+    """The drawing with what the adding prompts find, less what the removing ones find.
 
-    Each kind of click holds the other back, as markers do; a removing click is also held back by the drawing's middle
-    and takes nothing that lies nearer to it than to the click, so that it takes off a part and not the structure.
+    Each kind holds the other back, as markers do; a removing prompt is also held back by the drawing's middle and
+    takes nothing that lies nearer to it than to the prompt, so that it takes off a part and not the structure.
 
     Args:
-        segment: the click engine's answer to clicks of which one at least is positive.
-        confidence: of the drawing; clicks are the reader's own and do not change it.
+        segment: the click engine's answer to prompts of which one at least adds.
+        confidence: of the drawing; prompts are the reader's own and do not change it.
     """
-    if not clicks:
+    if not prompts:
         return Segmentation(base, confidence, 0)
-    full = base.full()
-    adds = tuple(c for c in clicks if c.positive)
-    removes = tuple(c for c in clicks if not c.positive)
+    wanted = tuple(p for p in prompts if begins(p))
+    unwanted = tuple(p for p in prompts if not begins(p))
+    mask = base
     notes = []
-    if adds:
-        found = segment((*adds, *removes))
-        full[found.mask.slices] |= found.mask.voxels
+    if wanted:
+        found = segment((*wanted, *unwanted))
+        mask = joined(mask, found.mask)
         notes.append(found.note)
-    if removes:
-        wanted = tuple(Click(c.index) for c in removes)
-        others = tuple(Click(c.index, False) for c in adds)
-        middle = _middle(volume, base, removes)
-        found = segment((*wanted, *others, *middle))
-        taken = found.mask.voxels
-        if middle and not found.mask.empty:
-            taken = taken & (_distance(volume, found.mask, removes) <= _distance(volume, found.mask, middle))
-        full[found.mask.slices] &= ~taken
+    if unwanted:
+        places = as_clicks(volume, unwanted)
+        middle = _middle(volume, base, places)
+        held = tuple(_against(volume, p) for p in wanted)
+        found = segment((*(replace(p, positive=True) for p in unwanted), *held, *middle))
+        taken = found.mask
+        if middle and not taken.empty:
+            near = _distance(volume, taken, places) <= _distance(volume, taken, middle)
+            taken = Mask(taken.offset, taken.voxels & near, taken.shape)
+        mask = without(mask, taken)
         notes.append(found.note)
     note = next((text for text in notes if text), "")
-    return Segmentation(Mask.from_full(full), confidence, len(clicks), note)
+    return Segmentation(mask, confidence, len(prompts), note)
+
+
+def _against(volume: Volume, prompt: Prompt) -> Prompt:
+    """An adding prompt as one that holds back; of a box or a lasso that is the click in its midst."""
+    if isinstance(prompt, Box | Lasso):
+        return replace(as_clicks(volume, (prompt,))[0], positive=False)
+    return replace(prompt, positive=False)
 
 
 def _middle(volume: Volume, base: Mask, removes: tuple[Click, ...]) -> tuple[Click, ...]:

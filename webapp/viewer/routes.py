@@ -1,4 +1,4 @@
-"""Store and segment service → the viewer's routes: voxels, masks, clicks, undo and redo."""
+"""Store and segment service → the viewer's routes: voxels, masks, prompts and edits, undo and redo."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from core_models.errors import Refused
+from core_models.segmentation.engine import Mask
 from core_models.study.cine import frame_rate
 from core_models.study.volume import Volume
 from webapp.routes import shapes
+from webapp.viewer.prompts import ActionBody
 from webapp.viewer.service import SegmentService, SegmentStore
 from webapp.viewer.voxels import Coding, Packed, chunks, coding_of, slice_bytes
 
@@ -33,6 +35,15 @@ class ClickBody(BaseModel):
     index: Annotated[list[StrictInt], Field(min_length=3, max_length=3)]
     positive: StrictBool = True
     segment: str | None = None
+
+
+class PromptBody(BaseModel):
+    """A prompt or an edit; `segment` null begins a new one, for which `begins` is the page's own word until it is."""
+
+    model_config = ConfigDict(extra="forbid")
+    prompt: ActionBody
+    segment: str | None = None
+    begins: Annotated[str, Field(max_length=64)] = ""
 
 
 class LooksBody(BaseModel):
@@ -108,23 +119,34 @@ def router(store: SegmentStore, service: SegmentService) -> APIRouter:
         return changed(study_id, None)["segments"]
 
     @routes.get("/segments/{segment_id}/mask")
-    def mask(segment_id: str) -> Response:
-        """The mask's box as uint8 (dz, dy, dx); `x-box` is [x0, y0, z0, dx, dy, dz] in voxels."""
-        found = store.mask(segment_id)
-        (z0, y0, x0), (dz, dy, dx) = found.offset, found.voxels.shape
+    def mask(segment_id: str, since: Annotated[str, Query(max_length=32)] = "") -> Response:
+        """The mask's box as uint8 (dz, dy, dx); `x-box` is [x0, y0, z0, dx, dy, dz] in voxels.
+
+        With `since`, a version that the page has: only the smallest box that holds every voxel that is another one
+        now, where that is smaller; `x-since` repeats that version then, and `x-whole` is the box of the whole mask.
+        """
+        from core_models.segmentation.editing import difference  # not needed to show the page
+
+        version, found = service.mask(segment_id)
+        headers = {"content-encoding": "gzip", "cache-control": "private, no-store", "x-version": version}
+        old = service.earlier(segment_id, since) if since else None
+        changed = difference(old, found) if old is not None else found
+        if changed.voxels.size < found.voxels.size:
+            headers |= {"x-since": since, "x-whole": json.dumps(_box(found))}
+            found = changed
         packer = zlib.compressobj(1, zlib.DEFLATED, 31)
         body = packer.compress(np.ascontiguousarray(found.voxels, dtype=np.uint8).tobytes()) + packer.flush()
-        headers = {
-            "content-encoding": "gzip",
-            "cache-control": "private, no-store",
-            "x-box": json.dumps([x0, y0, z0, dx, dy, dz]),
-        }
-        return Response(body, media_type=BINARY, headers=headers)
+        return Response(body, media_type=BINARY, headers={**headers, "x-box": json.dumps(_box(found))})
 
     @routes.post("/series/{series_id}/click")
     def click(series_id: str, body: ClickBody) -> dict[str, Any]:
         i, j, k = body.index
         row = service.click(series_id, (i, j, k), body.positive, body.segment)
+        return changed(row.study_id, row.id)
+
+    @routes.post("/series/{series_id}/prompt")
+    def prompt(series_id: str, body: PromptBody) -> dict[str, Any]:
+        row = service.add(series_id, body.prompt.action(), body.segment, body.begins)
         return changed(row.study_id, row.id)
 
     @routes.post("/segments/{segment_id}/undo")
@@ -145,6 +167,11 @@ def router(store: SegmentStore, service: SegmentService) -> APIRouter:
         return changed(service.delete(segment_id), None)
 
     return routes
+
+
+def _box(mask: Mask) -> list[int]:
+    """[x0, y0, z0, dx, dy, dz] in voxels."""
+    return [*mask.offset[::-1], *mask.voxels.shape[::-1]]
 
 
 def _slice_index(z: str, slices: int) -> int:

@@ -133,19 +133,34 @@ export function mount(element, { trigger }) {
         icon(segment.visible ? '◉' : '○', segment.visible ? 'Hide' : 'Show', () => patch(segment, { visible: !segment.visible })),
         icon(segment.outline ? '▢' : '▣', segment.outline ? 'Fill' : 'Outline only (O)', () => patch(segment, { outline: !segment.outline })),
         icon('⇥', 'Its largest slice (J)', () => emit('segment:largest', { id: segment.id })),
-        icon('↶', 'Undo the last click', () => step(segment, 'undo'), frozen || !segment.can_undo),
+        icon('↶', 'Undo the last step', () => step(segment, 'undo'), frozen || !segment.can_undo),
         icon('↷', 'Redo', () => step(segment, 'redo'), frozen || !segment.can_redo),
         icon('×', 'Delete', () => remove(segment), frozen),
       ),
       measured.length ? h('p.rp-measured', { title: 'Mean ± SD inside the segment, and its longest axial diameter' }, measured.join(' · ')) : null,
       segment.note ? h('p.rp-note.warning', {}, segment.note) : null,
+      active === segment.id ? history(segment) : null,
     );
     row.addEventListener('click', (event) => {
-      if (event.target.closest('button, input')) return;
+      if (event.target.closest('button, input, details')) return;
       emit('segment:select', { id: segment.id });
       if (m.centroid_lps) emit('viewer:goto', { lps: m.centroid_lps, segment: segment.id });
     });
     return row;
+  }
+
+  /** What was done to the active segment, the latest first: what each step cost and brought. */
+  let unfolded = false;
+  function history(segment) {
+    const { steps } = segment;
+    const settled = segment.settled ? h('p.rp-settled', { title: 'The engine expects no gain from another click' }, 'Another click would not help.') : null;
+    if (!steps.length) return settled;
+    const lines = steps.map((step, n) => h('li', {}, h('span', {}, `${n + 1}  ${stepName(step)}`), h('span.rp-cost', {}, cost(step)), h('span.rp-gain', {}, gain(step)))).reverse();
+    const last = steps[steps.length - 1];
+    const summary = h('summary', {}, h('span', {}, `${steps.length} ${steps.length === 1 ? 'step' : 'steps'}`), h('span.rp-cost', {}, cost(last)), h('span.rp-gain', {}, gain(last)));
+    const fold = h('details.rp-history', { open: unfolded }, summary, h('ol', { 'aria-label': `Steps of ${segment.label}, the latest first` }, lines));
+    fold.addEventListener('toggle', () => (unfolded = fold.open));
+    return [settled, fold];
   }
 
   // What the plot shows last, so that an unchanged picture is not asked for again.
@@ -154,13 +169,29 @@ export function mount(element, { trigger }) {
     const series = state.series?.id;
     const flat = state.series?.shape?.[0] === 1; // a radiograph has no surfaces
     const visible = segments.filter((s) => !flat && s.series === series && s.visible && s.box.slice(3).every(Boolean));
-    const key = JSON.stringify([series, visible.map((s) => [s.id, s.colour, s.clicks])]);
+    const key = JSON.stringify([series, visible.map((s) => [s.id, s.colour, s.version])]);
     placePlot(visible.length > 0);
     if (key === drawn) return;
     drawn = key;
     if (visible.length) trigger('surfaces', { series });
   }, PLOT_MS);
   panelReady('segments');
+}
+
+const STEPS = { click: 'click', scribble: 'scribble', box: 'box', lasso: 'lasso', interpolation: 'between slices', grow: 'grow' };
+
+function stepName({ kind, positive = true, radius_mm: radius }) {
+  if (kind === 'stroke') return positive ? `brush ${radius} mm` : `eraser ${radius} mm`;
+  return `${positive ? '+' : '−'} ${STEPS[kind] ?? kind}`;
+}
+
+const cost = ({ ms }) => (Number.isFinite(ms) ? (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`) : 'with the next');
+
+/** What the mask gained and lost; a step of an older version does not know. */
+function gain({ added, removed, unit }) {
+  if (!Number.isFinite(added)) return '';
+  const parts = [added > 0 ? `+${quantity(added, '')}` : '', removed > 0 ? `−${quantity(removed, '')}` : ''].filter(Boolean);
+  return parts.length ? `${parts.join(' ')} ${unit}` : 'no change';
 }
 
 /** The plot stands in the viewer's fourth cell while there is something to show, else nowhere. */

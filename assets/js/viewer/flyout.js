@@ -33,11 +33,11 @@ export class Flyout {
     this.items.push([row, pressed, disabled]);
   }
 
-  number(name, key, least, most, action) {
+  number(name, key, least, most, action, step = 1) {
     const row = make('label', 'rr-item', this.root);
     make('span', 'rr-item-name', row).textContent = name;
     const input = make('input', 'rr-number', row);
-    Object.assign(input, { type: 'number', min: least, max: most, step: 1 });
+    Object.assign(input, { type: 'number', min: least, max: most, step });
     make('kbd', '', row).textContent = key;
     input.addEventListener('change', () => {
       const value = Number(input.value);

@@ -1,5 +1,6 @@
 // Mouse, touch and keyboard in → calls on the viewer.  Keys act only when no text is being typed.
 
+import { DRAWS } from './drawing.js';
 import { MEASURES } from './lines.js';
 
 /** Is this element one that takes text, or a choice that keys move through? */
@@ -40,6 +41,7 @@ export function attachPointer(viewer, pane) {
     if (event.pointerType === 'touch') touches.set(event.pointerId, [event.clientX, event.clientY]);
     if (touches.size > 1) {
       viewer.annotations?.cancel();
+      viewer.drawing?.cancel();
       press = null;
       return;
     }
@@ -47,14 +49,15 @@ export function attachPointer(viewer, pane) {
     press = { action, x: event.clientX, y: event.clientY, lastX: event.clientX, lastY: event.clientY, centre, width, moved: false };
     if ((action in MEASURES || action === 'navigate') && viewer.annotations?.press(pane, event)) press.action = 'annotate';
     if (press.action === 'navigate') viewer.navigate(pane, event);
+    if (press.action in DRAWS) viewer.drawing.press(pane, event);
   });
 
   canvas.addEventListener('pointermove', (event) => {
     if (!viewer.stored) return;
     if (touches.has(event.pointerId) && touches.size > 1) return pinch(event);
     pane.pointer = pane.canvasPoint(event);
-    if (viewer.lens) viewer.invalidate();
     viewer.setHover(pane, pane.indexAt(event));
+    if (viewer.lens || viewer.drawing?.paints) viewer.invalidate();
     if (!press || press.action === 'annotate') viewer.annotations?.move(pane, event, Boolean(press));
     if (!press) return;
     const [dx, dy] = [event.clientX - press.x, event.clientY - press.y];
@@ -71,6 +74,7 @@ export function attachPointer(viewer, pane) {
     } else if (press.action === 'zoom') {
       pane.zoomAt({ clientX: press.x, clientY: press.y }, Math.exp(-stepY / 150));
     } else if (press.action === 'navigate') viewer.navigate(pane, event);
+    else if (press.action in DRAWS) viewer.drawing.move(pane, event);
   });
 
   /** Two fingers: their distance zooms, their middle pans. */
@@ -92,7 +96,9 @@ export function attachPointer(viewer, pane) {
     const done = press;
     press = null;
     touches.delete(event.pointerId);
+    if (event.type === 'pointercancel') viewer.drawing?.cancel();
     if (!done || event.type === 'pointercancel') return;
+    if (done.action in DRAWS) return viewer.drawing.release();
     if (done.action === 'annotate') return viewer.annotations.release(pane, event, done.moved);
     if (done.action === 'segment' && !done.moved) {
       const index = pane.indexAt(event);
@@ -105,7 +111,7 @@ export function attachPointer(viewer, pane) {
   canvas.addEventListener('pointerleave', () => {
     pane.pointer = null;
     viewer.setHover(null, null);
-    if (viewer.lens) viewer.invalidate();
+    if (viewer.lens || viewer.drawing?.paints) viewer.invalidate();
   });
   canvas.addEventListener('pointerenter', () => {
     viewer.focus = pane;
@@ -134,6 +140,13 @@ export function attachPointer(viewer, pane) {
 export const KEYS = [
   ['S', 'segment: click adds, Alt+click removes'],
   ['+ / −', 'the next clicks add / remove'],
+  ['Shift+S', 'scribble: a line inside, Alt: outside'],
+  ['Shift+X, Shift+O', 'box, lasso around a structure'],
+  ['Shift+B, Shift+E', 'brush, eraser (Alt: the other)'],
+  ['[ and ]', 'smaller or larger brush'],
+  ['Shift+I', 'fill in between painted slices'],
+  ['Shift+G', 'grow by value: press and drag'],
+  ['Shift+H, Shift+J', 'hint for the next click on or off, go to it'],
   ['N', 'new segment'],
   ['H', 'hide or show the overlay'],
   ['O', 'outline or fill of the chosen segment'],
@@ -143,11 +156,11 @@ export const KEYS = [
   ['M, Q, E, D', 'measure a length, an angle, an ellipse, a value'],
   ['K', 'cardiothoracic ratio: heart, then thorax'],
   ['Delete', 'delete the chosen measurement'],
-  ['U, Ctrl+Z', 'undo the last click or measurement'],
+  ['U, Ctrl+Z', 'undo the last step or measurement'],
   ['Shift+Ctrl+Z', 'redo'],
   ['C', 'crosshair tool: click or drag to move'],
   ['Shift+arrows', 'move the crosshair by a voxel'],
-  ['Enter', 'click at the crosshair with the chosen tool'],
+  ['Enter', 'act at the crosshair; twice there ends a line'],
   ['X', 'crosshair lines on or off'],
   ['W', 'window tool (right drag: always)'],
   ['1 … 6, 0', 'window presets, the header’s own window'],
@@ -171,6 +184,8 @@ export const KEYS = [
 ];
 
 const TOOLS = { s: 'segment', c: 'navigate', w: 'window', z: 'zoom', p: 'pan', m: 'length', q: 'angle', e: 'ellipse', d: 'probe', k: 'ratio' };
+// With Shift.
+const DRAWING = { s: 'scribble', x: 'box', o: 'lasso', b: 'brush', e: 'eraser', g: 'grow' };
 const NUDGE = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
 const SCROLL = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1, PageUp: -10, PageDown: 10 };
 
@@ -192,6 +207,12 @@ export function handleKey(viewer, event) {
   else if (key in SCROLL && !onRange) viewer.focus.scroll(SCROLL[key]);
   else if (key === 'Home' && !onRange) viewer.focus.scroll(-Infinity);
   else if (key === 'End' && !onRange) viewer.focus.scroll(Infinity);
+  else if (event.shiftKey && key in DRAWING) viewer.chooseTool(DRAWING[key]);
+  else if (event.shiftKey && key === 'i') viewer.interpolate();
+  else if (event.shiftKey && key === 'h') viewer.toggleHints();
+  else if (event.shiftKey && key === 'j') viewer.toHint();
+  else if (key === '[') viewer.drawing.resize(-1);
+  else if (key === ']') viewer.drawing.resize(1);
   else if (key in TOOLS) viewer.chooseTool(TOOLS[key]);
   else if (/^[0-6]$/.test(key)) shown.setPreset(Number(key) - 1);
   else if (key === 'x') viewer.toggleCrosshair();
@@ -216,7 +237,7 @@ export function handleKey(viewer, event) {
   else if (key === 'l') event.shiftKey ? viewer.toggleLink() : viewer.nextLayout();
   else if (key === '?') viewer.toggleHelp();
   else if (key === 'Escape' && viewer.helpShown) viewer.toggleHelp();
-  else if (key === 'Escape' && viewer.annotations.cancel()) return true;
+  else if (key === 'Escape' && (viewer.annotations.cancel() || viewer.drawing.cancel())) return true;
   else return false;
   return true;
 }

@@ -54,9 +54,32 @@ export async function fetchVolume(id, raw, signal, progress) {
   if (filled !== bytes.length) throw new Error('The scan arrived incomplete. Open the series again.');
 }
 
-/** A segment's mask: {box: [x0, y0, z0, dx, dy, dz], voxels: Uint8Array (dz, dy, dx)}. */
-export async function fetchMask(id, signal) {
-  const response = await get(`/api/segments/${encodeURIComponent(id)}/mask`, signal);
+/**
+ * A segment's mask: {version, box: [x0, y0, z0, dx, dy, dz], voxels: Uint8Array (dz, dy, dx)}.
+ * Of one that is `held` in an earlier version only the box that changed is sent, where that is smaller.
+ */
+export async function fetchMask(id, signal, held = null) {
+  const query = held ? `?since=${encodeURIComponent(held.version)}` : '';
+  const response = await get(`/api/segments/${encodeURIComponent(id)}/mask${query}`, signal);
   const box = JSON.parse(response.headers.get('x-box'));
-  return { box, voxels: new Uint8Array(await response.arrayBuffer()) };
+  const version = response.headers.get('x-version');
+  const voxels = new Uint8Array(await response.arrayBuffer());
+  if (!response.headers.has('x-since')) return { version, box, voxels };
+  const whole = JSON.parse(response.headers.get('x-whole'));
+  const all = new Uint8Array(whole[3] * whole[4] * whole[5]);
+  paste(held, whole, all);
+  paste({ box, voxels }, whole, all);
+  return { version, box: whole, voxels: all };
+}
+
+/** Copy the part of one box of voxels that lies in another. */
+function paste({ box: [x0, y0, z0, dx, dy, dz], voxels }, [X, Y, Z, width, height, depth], into) {
+  const [left, right] = [Math.max(x0, X), Math.min(x0 + dx, X + width)];
+  if (right <= left) return;
+  for (let z = Math.max(z0, Z); z < Math.min(z0 + dz, Z + depth); z++) {
+    for (let y = Math.max(y0, Y); y < Math.min(y0 + dy, Y + height); y++) {
+      const from = ((z - z0) * dy + y - y0) * dx - x0;
+      into.set(voxels.subarray(from + left, from + right), ((z - Z) * height + y - Y) * width + left - X);
+    }
+  }
 }

@@ -3,8 +3,7 @@
 import { axesOf } from './geometry.js';
 import { fetchMask } from './loader.js';
 
-/** A mask is a function of its prompts, so these say whether it changed. */
-const versionOf = (row) => JSON.stringify([row.clicks, row.box]);
+const versionOf = (row) => row.version;
 
 export class Masks {
   constructor() {
@@ -24,10 +23,10 @@ export class Masks {
     await Promise.all(
       stale.map(async (row) => {
         const version = versionOf(row);
-        const mask = await fetchMask(row.id, signal);
+        const mask = await fetchMask(row.id, signal, this.byId.get(row.id));
         // A newer answer may have overtaken this one: keep what the latest rows ask for.
         const now = this.rows.find((candidate) => candidate.id === row.id);
-        if (now && versionOf(now) === version) this.byId.set(row.id, { version, ...mask });
+        if (now && versionOf(now) === version) this.byId.set(row.id, mask);
         this.generation++;
       }),
     );

@@ -5,7 +5,7 @@ import { axesOf, toDisplay } from './geometry.js';
 const ADD = '#4fbf7b';
 const REMOVE = '#e2604f';
 
-function rgb(colour) {
+export function rgb(colour) {
   const match = /^#([0-9a-f]{6})$/i.exec(colour);
   const value = match ? parseInt(match[1], 16) : 0x4aa3ff;
   return [value >> 16, (value >> 8) & 255, value & 255];
@@ -97,15 +97,26 @@ export function drawCrosshair(context, geometry, plane, position, transform, rat
   context.restore();
 }
 
-/** Green + and red − where the active segment was prompted, on the slices the prompts lie in. */
-export function drawMarkers(context, geometry, plane, w, clicks, transform, ratio) {
+/** Where a step lies: the points that mark it, and whether it adds. A brush's work shows in the mask itself. */
+export function marksOf({ kind, index, seed, points, first, last, positive = true }) {
+  if (kind === 'click') return { points: [index], positive };
+  if (kind === 'grow') return { points: [seed], positive };
+  if (kind === 'box') return { points: [first, last], positive };
+  return { points: points ?? [], positive };
+}
+
+/** Green + and red − where the active segment was prompted, and its lines and boxes, on the slices they lie in. */
+export function drawMarkers(context, geometry, plane, w, steps, transform, ratio) {
   const through = axesOf(plane).w;
   const { sx, sy, ox, oy } = transform;
   const arm = 4.5 * ratio;
   context.save();
-  context.lineCap = 'round';
-  for (const { index, positive } of clicks) {
-    if (index[through] !== w) continue;
+  context.lineCap = context.lineJoin = 'round';
+  for (const step of steps) {
+    const { points, positive } = marksOf(step);
+    if (points.length > 1) drawLine(context, geometry, plane, w, step, positive, transform, ratio);
+    const [index] = points;
+    if (points.length !== 1 || index[through] !== w) continue;
     const [p, q] = toDisplay(geometry, plane, index);
     const [x, y] = [p * sx + ox, q * sy + oy];
     for (const [colour, width] of [['#000', 4 * ratio], [positive ? ADD : REMOVE, 2 * ratio]]) {
@@ -120,6 +131,61 @@ export function drawMarkers(context, geometry, plane, w, clicks, transform, rati
       }
       context.stroke();
     }
+  }
+  context.restore();
+}
+
+/** A scribble, a lasso or a box on the slice it was drawn on (a cuboid on each of its slices), thin. */
+function drawLine(context, geometry, plane, w, { kind, points, first, last }, positive, { sx, sy, ox, oy }, ratio) {
+  const { u, v, w: through } = axesOf(plane);
+  let at = points;
+  if (kind === 'box') {
+    const [low, high] = [Math.min, Math.max].map((pick) => [0, 1, 2].map((axis) => pick(first[axis], last[axis])));
+    if (w < low[through] || w > high[through] || low[u] === high[u] || low[v] === high[v]) return;
+    at = [[low[u], low[v]], [high[u], low[v]], [high[u], high[v]], [low[u], high[v]]].map(([a, b]) => {
+      const corner = [...first];
+      [corner[u], corner[v]] = [a, b];
+      return corner;
+    });
+  } else if (at.some((index) => index[through] !== w)) return;
+  context.globalAlpha = 0.8;
+  for (const [colour, width] of [['#000', 2.6 * ratio], [positive ? ADD : REMOVE, 1.2 * ratio]]) {
+    context.strokeStyle = colour;
+    context.lineWidth = width;
+    context.beginPath();
+    at.forEach((index, n) => {
+      const [p, q] = toDisplay(geometry, plane, index);
+      context[n ? 'lineTo' : 'moveTo'](p * sx + ox, q * sy + oy);
+    });
+    if (kind !== 'scribble') context.closePath();
+    context.stroke();
+  }
+  context.globalAlpha = 1;
+}
+
+/** Where the next click would tell the engine most: a ring with a + or −, hollow, so that it is not taken for a click. */
+export function drawHint(context, geometry, plane, w, { index, positive }, { sx, sy, ox, oy }, ratio) {
+  if (index[axesOf(plane).w] !== w) return;
+  const [p, q] = toDisplay(geometry, plane, index);
+  const [x, y] = [p * sx + ox, q * sy + oy];
+  const [radius, arm] = [8 * ratio, 3.5 * ratio];
+  context.save();
+  for (const [colour, width] of [['#000', 3.5 * ratio], ['#e0a63a', 1.6 * ratio]]) {
+    context.strokeStyle = colour;
+    context.lineWidth = width;
+    context.setLineDash(colour === '#000' ? [] : [3 * ratio, 2.5 * ratio]);
+    context.beginPath();
+    context.arc(x, y, radius, 0, 2 * Math.PI);
+    context.stroke();
+    context.setLineDash([]);
+    context.beginPath();
+    context.moveTo(x - arm, y);
+    context.lineTo(x + arm, y);
+    if (positive) {
+      context.moveTo(x, y - arm);
+      context.lineTo(x, y + arm);
+    }
+    context.stroke();
   }
   context.restore();
 }

@@ -2,7 +2,7 @@
 
 import { axesOf, edgeLetters, fromDisplay, planeSize, toDisplay } from './geometry.js';
 import { drawFinding } from './finding.js';
-import { Tint, drawCrosshair, drawMarkers, drawScaleBar, drawSegments } from './overlay.js';
+import { Tint, drawCrosshair, drawHint, drawMarkers, drawScaleBar, drawSegments, marksOf } from './overlay.js';
 import { SliceImage, storedSize, visiblePart } from './render.js';
 import { Slab, SLABS, slabSlices } from './slab.js';
 
@@ -44,6 +44,7 @@ export class Pane {
     this.title = make('div', 'rr-corner rr-top-left', this.stage);
     this.where = make('div', 'rr-corner rr-top-right', this.stage);
     this.levels = make('div', 'rr-corner rr-bottom-left', this.stage);
+    this.target = make('div', 'rr-corner rr-target', this.stage); // the segment that a click changes
     this.rail = make('div', 'rr-rail', this.root);
     this.ticks = make('canvas', 'rr-ticks', this.rail);
     this.slider = make('input', 'rr-slider', this.rail);
@@ -228,9 +229,12 @@ export class Pane {
       drawCrosshair(context, geometry, this.plane, viewer.position, transform, this.ratio);
     }
     const row = viewer.masks.rows.find((candidate) => candidate.id === active);
-    if (row && !viewer.overlayHidden) drawMarkers(context, geometry, this.plane, slice, row.clicks, transform, this.ratio);
+    if (row && !viewer.overlayHidden) drawMarkers(context, geometry, this.plane, slice, row.steps, transform, this.ratio);
+    if (row?.hint && viewer.hints && !viewer.overlayHidden) drawHint(context, geometry, this.plane, slice, row.hint, transform, this.ratio);
+    viewer.drawing?.draw(this, context, transform, this.ratio);
     context.resetTransform();
     viewer.annotations?.draw(this, context, this.ratio);
+    viewer.drawing?.drawCursor(this, context, transform.perMm, this.ratio);
     if (viewer.lens && this.pointer) this.drawLens(shown, slice, transform, matrix);
     if (viewer.header.spacing_known) drawScaleBar(context, transform.perMm, this.ratio);
     this.drawText(slice);
@@ -339,6 +343,7 @@ export class Pane {
     const digits = width < 10 ? 2 : 0;
     this.levels.textContent = `W ${width.toFixed(digits)}  L ${centre.toFixed(digits)}${viewer.inverted ? '  inverted' : ''}`;
     this.where.textContent = viewer.hover && viewer.hover.pane === this ? viewer.readout(viewer.hover.index, this) : '';
+    this.drawTarget();
     this.root.classList.toggle('rr-flat', flat);
     this.root.classList.toggle('rr-mirrored', mirror);
     this.root.classList.toggle('rr-focus', viewer.focus === this && viewer.panes.filter((pane) => pane.visible).length > 1);
@@ -350,8 +355,18 @@ export class Pane {
     this.drawTicks();
   }
 
+  /** Which segment the tool acts on, where it acts on one; in the segment's colour. */
+  drawTarget() {
+    const { viewer } = this;
+    const row = viewer.activeRow;
+    const name = row ? row.label || `segment ${row.number}` : 'new segment';
+    const text = viewer.focus === this && viewer.segmenting ? [name, viewer.drawing.hint()].filter(Boolean).join(' · ') : '';
+    if (this.target.textContent !== text) this.target.textContent = text;
+    this.target.style.setProperty('--rr-target', row?.colour ?? 'transparent');
+  }
+
   clearText() {
-    for (const node of [...Object.values(this.letters), this.title, this.levels, this.where]) node.textContent = '';
+    for (const node of [...Object.values(this.letters), this.title, this.levels, this.where, this.target]) node.textContent = '';
     this.root.classList.add('rr-flat');
   }
 
@@ -359,7 +374,7 @@ export class Pane {
   drawTicks() {
     const { viewer } = this;
     const [width, height] = [this.rail.clientWidth, this.rail.clientHeight];
-    const key = `${viewer.masks.generation}:${width}:${height}:${this.slices}:${viewer.active}:${viewer.marksVersion}`;
+    const key = `${viewer.masks.generation}:${width}:${height}:${this.slices}:${viewer.active}:${viewer.hints}:${viewer.marksVersion}`;
     if (key === this.ticksKey || !height) return;
     this.ticksKey = key;
     this.ticks.width = width;
@@ -377,7 +392,11 @@ export class Pane {
       context.fillRect(0, Math.min(a, b), 2, Math.max(1, Math.abs(b - a)));
       if (row.id !== viewer.active) continue;
       context.fillStyle = '#fff';
-      for (const { index } of row.clicks) context.fillRect(0, y(index[through]) - 1, 4, 2);
+      for (const slice of new Set(row.steps.flatMap((step) => marksOf(step).points.slice(0, 1)).map((index) => index[through]))) context.fillRect(0, y(slice) - 1, 4, 2);
+      if (row.hint && viewer.hints) {
+        context.fillStyle = '#e0a63a';
+        context.fillRect(0, y(row.hint.index[through]) - 1, 7, 2);
+      }
     }
     context.globalAlpha = 1;
     for (const { slice, chosen } of viewer.annotations?.marks(this.plane) ?? []) {

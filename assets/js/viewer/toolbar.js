@@ -1,5 +1,6 @@
-// The viewer in → its thin toolbar with two menus; `update` shows the viewer's state on the buttons.
+// The viewer in → its thin toolbar with three menus; `update` shows the viewer's state on the buttons.
 
+import { DRAWS, RADII } from './drawing.js';
 import { Flyout } from './flyout.js';
 import { KEYS } from './input.js';
 import { MEASURES } from './lines.js';
@@ -11,6 +12,13 @@ const PATHS = {
   two: 'M2.5 3.5h11v9h-11zM8 3.5v9',
   mpr: 'M2.5 3.5h11v9h-11zM9 3.5v9M9 8h4.5',
   segment: 'M8 2.5a5.5 5.5 0 1 0 .01 0M8 5.2v5.6M5.2 8h5.6',
+  scribble: 'M2 12c2-6 3.500-8 4.500-6.500S5.500 11 7 11s2.500-6 4-6 .5 5 3 4.500',
+  box: 'M2.500 3.500h11v9h-11zM2.500 3.500v.01M13.500 12.500v.01',
+  lasso: 'M8 3c3.300 0 5.500 1.600 5.500 3.800S11.300 10.500 8 10.500 2.500 9 2.500 6.800 4.700 3 8 3zM5.500 10c0 2-1 3-2.500 3.500',
+  brush: 'M13.500 2.500l-6 6M6.800 8.200l1.500 1.500c0 2.500-2 4-5.800 3.800 1.300-1 .8-2.300 1.500-3.800.6-1.200 1.800-1.600 2.800-1.500z',
+  eraser: 'M6 13h8M9.500 3l4 4-6 6H5.500L2.500 10zM6 6.500l4 4',
+  grow: 'M8 6a2 2 0 1 0 .01 0M8 1.500v2M8 12.500v2M1.500 8h2M12.500 8h2M3.400 3.400l1.400 1.400M11.200 11.200l1.400 1.400M12.600 3.400l-1.400 1.400M4.800 11.200l-1.400 1.400',
+  between: 'M3 3.500h10M3 12.500h10M5 6.500h6M5 9.500h6',
   navigate: 'M8 1.5v4.5M8 10v4.5M1.5 8h4.5M10 8h4.5',
   window: 'M8 2.5a5.5 5.5 0 1 0 .01 0M8 2.5v11M9.6 4.6h1.8M9.6 7h3.4M9.6 9.4h3.2M9.6 11.6h1.6',
   zoom: 'M7 2.8a4.2 4.2 0 1 0 .01 0M10.2 10.2l3.6 3.6M5.2 7h3.6M7 5.2v3.6',
@@ -62,7 +70,10 @@ export class Toolbar {
       ['segment', 'Click to segment (S)'], ['navigate', 'Move the crosshair (C)'], ['window', 'Window and level (W, or right drag)'],
       ['zoom', 'Zoom (Z, or Ctrl+wheel)'], ['pan', 'Pan (P, or middle drag)'],
     ];
-    for (const [tool, title] of tools) this.button(tool, title, () => viewer.setTool(tool), () => viewer.tool === tool);
+    for (const [tool, title] of tools) {
+      this.button(tool, title, () => viewer.setTool(tool), () => viewer.tool === tool);
+      if (tool === 'segment') this.drawMenu();
+    }
     this.measure = this.menu('length', 'Measure: length M, angle Q, ellipse E, value D, cardiothoracic ratio K');
     for (const [tool, { name, key }] of Object.entries(MEASURES)) {
       this.measure.item(icon(tool), name, key, () => viewer.setTool(tool), () => viewer.tool === tool, () => tool === 'ratio' && !viewer.flat);
@@ -71,7 +82,7 @@ export class Toolbar {
     this.button('add', 'Clicks add to the segment (+)', () => viewer.setPositive(true), () => viewer.positive).classList.add('rr-add');
     this.button('remove', 'Clicks remove from the segment (−, or Alt+click)', () => viewer.setPositive(false), () => !viewer.positive).classList.add('rr-remove');
     this.fresh = this.button('fresh', 'New segment (N)', () => viewer.newSegment(), () => viewer.stored && viewer.active === null);
-    this.button('undo', 'Undo the last click or measurement (U)', () => viewer.undo(), null, () => !viewer.journal.done.length && !viewer.activeRow?.can_undo);
+    this.button('undo', 'Undo the last step or measurement (U)', () => viewer.undo(), null, () => !viewer.journal.done.length && !viewer.activeRow?.can_undo);
     this.button('redo', 'Redo (Shift+Ctrl+Z)', () => viewer.redo(), null, () => !viewer.journal.undone.length && !viewer.activeRow?.can_redo);
     this.group();
     this.button('overlay', 'Overlay on or off (H)', () => viewer.toggleOverlay(), () => !viewer.overlayHidden);
@@ -101,6 +112,21 @@ export class Toolbar {
     button.dataset.menu = name;
     const flyout = new Flyout(button, this.row);
     return flyout;
+  }
+
+  /** The ways to draw a segment that are not a click. */
+  drawMenu() {
+    const { viewer } = this;
+    const menu = (this.draw = this.menu('scribble', 'Draw a segment: scribble, box, lasso, brush, eraser, grow by value'));
+    for (const [tool, { name, key }] of Object.entries(DRAWS)) {
+      menu.item(icon(tool), name, key, () => viewer.setTool(tool), () => viewer.tool === tool);
+    }
+    menu.line();
+    this.radius = menu.number('Brush radius, mm', '[ and ]', RADII[0], RADII[RADII.length - 1], (mm) => viewer.drawing.setRadius(mm), 0.5);
+    menu.item(icon('between'), 'Fill in between painted slices', 'Shift+I', () => viewer.interpolate(), null, () => !viewer.activeRow?.steps.some((step) => step.kind === 'stroke'));
+    menu.line();
+    menu.item(null, 'Hint for the next click', 'Shift+H', () => viewer.toggleHints(), () => viewer.hints);
+    menu.item(null, 'Go to the hint', 'Shift+J', () => viewer.toHint(), null, () => !viewer.activeRow?.hint);
   }
 
   /** What changes how an image is shown and is needed now and then. */
@@ -159,8 +185,11 @@ export class Toolbar {
     const shown = viewer.tool in MEASURES ? viewer.tool : 'length';
     if (this.measure.shown !== shown) this.measure.button.replaceChildren(icon((this.measure.shown = shown)));
     this.view.button.setAttribute('aria-pressed', String(viewer.lens || viewer.inverted || viewer.slabOf.mode !== 'none' || viewer.cine.running || viewer.mirror || viewer.turns > 0));
-    for (const menu of [this.measure, this.view]) menu.update();
-    for (const [input, value] of [[this.thickness, viewer.slabOf.mm], [this.rate, viewer.cine.rate]]) {
+    this.draw.button.setAttribute('aria-pressed', String(viewer.tool in DRAWS));
+    const drawn = viewer.tool in DRAWS ? viewer.tool : 'scribble';
+    if (this.draw.shown !== drawn) this.draw.button.replaceChildren(icon((this.draw.shown = drawn)));
+    for (const menu of [this.draw, this.measure, this.view]) menu.update();
+    for (const [input, value] of [[this.thickness, viewer.slabOf.mm], [this.rate, viewer.cine.rate], [this.radius, viewer.drawing.radius]]) {
       if (document.activeElement !== input) input.value = value;
     }
     this.opacity.value = Math.round(viewer.opacity * 100);

@@ -9,6 +9,7 @@ import { Cine } from './cine.js';
 import { choices, Companion, day } from './companion.js';
 import { heatCanvas } from './finding.js';
 import { axesOf, isVolume, mainPlane, PLANES, toIndex } from './geometry.js';
+import { Drawing, DRAWS } from './drawing.js';
 import { attachKeyboard, attachPointer } from './input.js';
 import { Journal } from './journal.js';
 import { Loaded } from './loaded.js';
@@ -20,6 +21,8 @@ import { helpPanel, Toolbar } from './toolbar.js';
 
 const LAYOUTS = { single: null, two: ['axial', 'coronal'], mpr: PLANES, compare: null };
 const KEPT_FRAMES = 2000;
+const OVERTAKEN = 499; // the status of a request that a newer one took along
+const APART_MS = 40;
 const THICKNESSES = [3, 5, 10, 15, 20, 30, 50, 100, 200]; // mm of a slab
 
 export class Viewer extends Loaded {
@@ -44,10 +47,14 @@ export class Viewer extends Loaded {
     this.flash = 0;
     this.masks = new Masks();
     this.allRows = []; // every segment of the study, all series
-    this.queue = Promise.resolve(); // clicks go to the server one after the other
+    this.queue = Promise.resolve(); // what is undone, redone and measured goes to the server one after the other
+    this.flying = new Set(); // prompts on their way: a newer one overtakes those of the same segment
+    this.requests = this.answered = this.sentAt = 0;
+    this.hints = true;
     this.metrics = { first_image_ms: null, volume_ready_ms: null, frames: [], clicks: [] };
     this.journal = new Journal();
     this.annotations = new Annotations(this);
+    this.drawing = new Drawing(this);
     this.cine = new Cine(this);
     this.earlier = []; // studies of the same patient with an earlier date
     this.marksVersion = 0;
@@ -96,6 +103,8 @@ export class Viewer extends Loaded {
     this.turns = 0;
     this.slabOf = { mode: 'none', mm: this.slabOf.mm };
     this.annotations.cancel();
+    this.drawing.forget();
+    this.begins = null;
     this.cine.reset();
     this.ready = Promise.resolve();
   }
@@ -295,6 +304,7 @@ export class Viewer extends Loaded {
     const pane = this.focus;
     if (pane.viewer !== this) return;
     if (this.tool === 'segment') this.click(pane, this.position, this.positive);
+    else if (this.tool in DRAWS) this.drawing.enter(pane, this.position);
     else if (this.tool === 'navigate') this.selectAt(this.position);
     else this.annotations.enter(pane, this.position);
   }
@@ -323,7 +333,10 @@ export class Viewer extends Loaded {
   }
 
   setTool(tool) {
-    if (tool !== this.tool) this.annotations.cancel();
+    if (tool !== this.tool) {
+      this.annotations.cancel();
+      this.drawing.cancel();
+    }
     this.tool = tool;
     this.grid.dataset.tool = tool;
     this.invalidate();
@@ -340,9 +353,30 @@ export class Viewer extends Loaded {
     this.grid.classList.toggle('rr-space', held);
   }
 
+  /** Whether the tool changes a segment. */
+  get segmenting() {
+    return this.tool === 'segment' || this.tool in DRAWS;
+  }
+
+  /** Clicks, scribbles and grown regions add or remove from now on; brush and eraser change places. */
   setPositive(positive) {
     this.positive = positive;
-    this.setTool('segment');
+    if (this.drawing.paints) this.setTool(positive ? 'brush' : 'eraser');
+    else if (!['scribble', 'grow'].includes(this.tool)) this.setTool('segment');
+    this.invalidate();
+  }
+
+  toggleHints() {
+    this.hints = !this.hints;
+    this.invalidate();
+  }
+
+  /** To where the engine would have the next click. */
+  toHint() {
+    const hint = this.activeRow?.hint;
+    if (!hint) return emit('toast', { level: 'info', text: this.activeRow?.settled ? 'Another click would not help this segment.' : 'There is no hint for a next click.' });
+    this.hints = true;
+    return this.moveTo(hint.index);
   }
 
   toggleCrosshair() {
@@ -457,6 +491,7 @@ export class Viewer extends Loaded {
 
   select(id) {
     this.active = id;
+    this.begins = null;
     this.masks.generation++;
     this.invalidate();
   }
@@ -469,13 +504,16 @@ export class Viewer extends Loaded {
 
   /** The next click starts a new segment. */
   newSegment() {
-    this.setPositive(true);
+    if (this.segmenting && this.tool !== 'eraser') this.positive = true;
+    else this.setPositive(true);
+    this.begins = null;
     emit('segments:changed', { segments: this.allRows, active: null });
   }
 
   takeSegments(rows, active) {
     this.allRows = rows;
     this.active = active ?? null;
+    if (this.active) this.begins = null;
     if (!this.series) return;
     const { series } = this;
     this.masksReady = this.masks
@@ -487,37 +525,74 @@ export class Viewer extends Loaded {
     this.invalidate();
   }
 
-  /** Add a prompt at a voxel, after those still on their way. */
+  /** Add a click at a voxel. */
   click(pane, index, positive) {
     const done = pane.pending(index);
-    const { series } = this;
-    const started = performance.now();
     this.moveTo(index);
-    return this.enqueue(async () => {
-      if (this.series !== series) return;
-      const made = await this.change(() =>
-        api('POST', `/api/series/${encodeURIComponent(series.id)}/click`, { index, positive, segment: this.active }),
-      );
-      this.noteClick(made);
-      this.drawNow();
-      this.metrics.clicks.push(performance.now() - started);
-    }).finally(done);
+    return this.send({ kind: 'click', index, positive }, done);
   }
 
-  /** A click can be undone while it is the segment's last one, and brought back while nothing came after it. */
-  noteClick(made) {
-    const count = this.allRows.find((row) => row.id === made)?.clicks.length;
+  /**
+   * Send a prompt or an edit of the active segment, or of one that begins with it; `done` when its answer is shown.
+   * Quick ones do not wait for one another: the server takes what it has not answered along with the next.
+   */
+  send(prompt, done) {
+    const { series } = this;
+    const started = performance.now();
+    const segment = this.active;
+    const begins = segment ? '' : (this.begins ??= word());
+    const post = async () => {
+      await this.queue;
+      if (this.series !== series) return;
+      await this.apart();
+      const path = `/api/series/${encodeURIComponent(series.id)}/prompt`;
+      await this.change(() => api('POST', path, { prompt, segment, begins }), () => (segment ? this.active === segment : this.begins === begins));
+      this.drawNow();
+      this.metrics.clicks.push(performance.now() - started);
+    };
+    const flight = post()
+      .catch((error) => {
+        if (error.status !== OVERTAKEN) return emit('toast', { level: 'error', text: error.message });
+        return Promise.allSettled([...this.flying].filter((other) => other !== flight)); // shown with the one that took it along
+      })
+      .finally(() => {
+        this.flying.delete(flight);
+        done();
+        this.drawNow();
+      });
+    this.flying.add(flight);
+    return flight;
+  }
+
+  /** Requests that are sent at the same moment may arrive in any order: each leaves a little after the one before. */
+  async apart() {
+    const wait = this.sentAt + APART_MS - performance.now();
+    this.sentAt = Math.max(performance.now(), this.sentAt + APART_MS);
+    if (wait > 0) await new Promise((after) => setTimeout(after, wait));
+  }
+
+  /** Fill in between the slices that were painted last, on their plane. */
+  interpolate() {
+    const row = this.activeRow;
+    const stroke = row?.steps.findLast((step) => step.kind === 'stroke');
+    if (!stroke) return emit('toast', { level: 'info', text: 'Paint or erase on two slices of a plane first (Shift+B); what lies between them is filled in.' });
+    return this.send({ kind: 'interpolation', axis: stroke.axis }, () => {});
+  }
+
+  /** A step can be undone while it is the segment's last one, and brought back while nothing came after it. */
+  noteSteps(made, before) {
+    const count = this.allRows.find((row) => row.id === made)?.steps.length ?? 0;
     const move = (way, expected) => async () => {
       const row = this.allRows.find((candidate) => candidate.id === made);
-      if (!row || !row[`can_${way}`] || row.clicks.length !== expected) return false;
+      if (!row || !row[`can_${way}`] || row.steps.length !== expected) return false;
       await this.change(() => api('POST', `/api/segments/${encodeURIComponent(made)}/${way}`));
       return true;
     };
-    if (count) this.journal.push(move('undo', count), move('redo', count - 1));
+    for (let n = before + 1; n <= count; n++) this.journal.push(move('undo', n), move('redo', n - 1));
   }
 
   undo() {
-    if (this.annotations.cancel()) return this.queue;
+    if (this.annotations.cancel() || this.drawing.cancel()) return this.queue;
     return this.step('undo');
   }
 
@@ -537,20 +612,32 @@ export class Viewer extends Loaded {
   }
 
   enqueue(task) {
-    const next = this.queue.then(task).catch((error) => emit('toast', { level: 'error', text: error.message }));
+    const before = Promise.all([this.queue, ...this.flying]);
+    const next = before.then(task).catch((error) => emit('toast', { level: 'error', text: error.message }));
     this.queue = next;
     return next;
   }
 
-  /** One request that changes segments: tell everyone, and wait for the overlay. */
-  async change(request) {
+  /**
+   * One request that changes segments: tell everyone, and wait for the overlay.
+   * @param current where given: whether the reader is still at that segment, so that it becomes the active one; its new
+   *   steps go into the journal then
+   */
+  async change(request, current = null) {
     const { study } = this;
+    const number = ++this.requests;
     const answer = await request();
     if (this.study !== study) return;
-    const row = answer.segments.find((candidate) => candidate.id === answer.segment);
-    emit('segments:changed', { segments: answer.segments, active: answer.segment });
-    emit('evidence:changed');
-    if (row?.note) emit('toast', { level: 'info', text: row.note });
+    if (number > this.answered) {
+      // An answer that was overtaken by a later one says less than that one did.
+      this.answered = number;
+      const row = answer.segments.find((candidate) => candidate.id === answer.segment);
+      const before = this.allRows.find((candidate) => candidate.id === answer.segment)?.steps.length ?? 0;
+      emit('segments:changed', { segments: answer.segments, active: !current || current() ? answer.segment : this.active });
+      emit('evidence:changed');
+      if (row?.note) emit('toast', { level: 'info', text: row.note });
+      if (current) this.noteSteps(answer.segment, before);
+    }
     await this.masksReady;
     return answer.segment;
   }
@@ -627,7 +714,7 @@ export class Viewer extends Loaded {
       crosshair, opacity, problem, heat: this.heatShown, finding: this.finding && { term: this.finding.term, box: this.finding.box, lines: this.finding.lines ?? [] },
       ready: this.loadedPart() >= 1 && Boolean(this.stored), segments: this.masks.rows.map((row) => row.id),
       annotations: this.annotations.rows, selected: this.annotations.selected, slab: this.slabOf, turns: this.turns, mirror: this.mirror,
-      cine: this.cine.running,
+      cine: this.cine.running, hints: this.hints, radius: this.drawing.radius,
     };
   }
 
@@ -640,6 +727,9 @@ export class Viewer extends Loaded {
     this.root.remove();
   }
 }
+
+/** A word of the page's own for a segment that has no id yet. */
+const word = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 
 function addStyles() {
   const href = new URL('../../css/viewer.css', import.meta.url).href;
