@@ -1,4 +1,4 @@
-"""What came as DICOM beside the images → segments of the stored study and statements of its report."""
+"""What came as DICOM beside the images → segments of the stored study, and reports from elsewhere beside its own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pydicom
 
 from core_models.errors import NotFound, Refused
 from core_models.segmentation.attached import Laid, lay
-from core_models.segmentation.labels import region_of
 from core_models.study.attachments import Attachment
+from core_models.study.received import Received
 from core_models.study.study import KINDS
 from webapp.report import Reports
 from webapp.store import SeriesRow, Store, StudyRow
@@ -66,18 +66,35 @@ def draw(store: Store, segments: SegmentService, study_id: str, attachments: Seq
     return list(new)
 
 
-def tell(reports: Reports, study_id: str, attachments: Sequence[Attachment]) -> None:
-    """Add what the attachments measured to the report as sentences; one that is there already is not added.
+def receive(store: Store, study_id: str, attachments: Sequence[Attachment]) -> list[str]:
+    """Keep the structured reports among the attachments beside the study's own report, which stays as it is.
+
+    Returns:
+        the ids of those that are new.
 
     Raises:
         Conflict: the study is signed.
     """
-    lines = [(region_of(m.label), _dated(m.text, a.date)) for a in attachments for m in a.measured]
-    if lines:
-        reports.add_lines(study_id, lines)
+    found = [(a, a.received) for a in attachments if a.received is not None]
+    new = [store.add_received(study_id, uid=a.uid, date=a.date, report=report) for a, report in found]
+    return [received_id for received_id in new if received_id]
+
+
+def take_over(reports: Reports, study_id: str, report: Received, date: str = "") -> None:
+    """A report from elsewhere → the reader's own sentences of the working report, because the reader asked for it.
+
+    Raises:
+        Conflict: the study is signed.
+    """
+    from core_models.drafting.findings import region_of
+
+    numbers = [_dated(text, date) for text in report.measured]
+    findings = [("findings", region_of(text), text) for text in (*report.findings, *numbers)]
+    reports.add_lines(study_id, [*findings, *(("impression", region_of(text), text) for text in report.impression)])
 
 
 def _dated(text: str, date: str) -> str:
+    """A line of numbers that says that they were not measured here."""
     when = f" of {date[:4]}-{date[4:6]}-{date[6:8]}" if len(date) == 8 else ""
     return f"{text[:-1]} (structured report{when})."
 

@@ -184,12 +184,13 @@ def annotation_cards(row: AnnotationRow, series: SeriesRow) -> tuple[Evidence, .
     from core_models.segmentation.lines import middle
 
     region = "heart" if row.kind == "ratio" else region_of(row.label)
+    title = row.title(flat=series.shape[0] == 1)
     return tuple(
         Evidence(
             id="",
             kind="measurement",
             region=region,
-            statement=f"{row.title}: {number.words}",
+            statement=f"{title}: {number.words}",
             value=number.value,
             unit=number.unit,
             location=lps_of(series, middle(row.points)),

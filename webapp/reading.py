@@ -156,7 +156,7 @@ def _study(services: Services, scan: Path, say: Say) -> StudyRow:
     study = services.store.study(services.store.add_study(studies[0]))
     if studies[0].attachments:
         attached.draw(services.store, services.segments, study.id, studies[0].attachments)
-        attached.tell(services.reports, study.id, studies[0].attachments)
+        attached.receive(services.store, study.id, studies[0].attachments)
         for row in services.store.segments(study.id):
             say(f"Segment: {row.label}, {row.note}")
     for series in study.series:

@@ -95,8 +95,8 @@ class Reports:
             return saved, saved.statements
         raise Conflict("The report is being changed elsewhere: the draft was not stored, ask for it again.")
 
-    def add_lines(self, study_id: str, lines: Sequence[tuple[str, str]]) -> None:
-        """Add (region, sentence)s to the findings as the reader's own, as they may be changed and removed; none twice.
+    def add_lines(self, study_id: str, lines: Sequence[tuple[Section, str, str]]) -> None:
+        """Add (section, region, sentence)s as the reader's own, as they may be changed and removed; none twice.
 
         Raises:
             Conflict: the report is signed, or changes faster than this can follow.
@@ -106,17 +106,16 @@ class Reports:
             past = [s.id for v in self._store.versions(study_id) for s in v.statements]
             said = {s.text for s in state.statements}
             first = _next_number([*past, *(s.id for s in state.statements)])
-            new = [(region, text) for region, text in dict.fromkeys(lines) if text not in said]
+            new = [line for line in dict.fromkeys(lines) if line[2] not in said]
             added = [
-                Statement(f"s{n}", "findings", region, text, support="supported")
-                for n, (region, text) in enumerate(new, first)
+                Statement(f"s{n}", section, region, text, support="supported")
+                for n, (section, region, text) in enumerate(new, first)
             ]
-            findings = [s for s in state.statements if s.section == "findings"]
-            others = [s for s in state.statements if s.section != "findings"]
+            every = [*state.statements, *added]
             try:
                 self._store.save_report(
                     study_id,
-                    statements=[*findings, *added, *others],
+                    statements=[s for section in SECTIONS for s in every if s.section == section],
                     free_text=state.free_text,
                     base_revision=state.revision,
                 )
@@ -124,7 +123,7 @@ class Reports:
             except Conflict:
                 if self._store.report(study_id).revision == state.revision:
                     raise  # signed
-        raise Conflict("The report is being changed elsewhere: upload the structured report again.")
+        raise Conflict("The report is being changed elsewhere: take the sentences over again.")
 
     def sign(self, study_id: str, author: str, revision: int, seen: Mapping[str, str] | None = None) -> Version:
         """Freeze the report as the reader saw it: what stood struck out is left out, what is stale says so.

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from core_models.drafting import decoding, phrases, prompt, statements, verify, vision_language
 from core_models.drafting import findings as f
 from core_models.drafting.adapter import opening
-from core_models.drafting.evidence import Draft, DraftModel, Evidence, Section, Statement, Step
+from core_models.drafting.evidence import IMAGE, Draft, DraftModel, Evidence, Section, Statement, Step
 from core_models.drafting.form import Form
 from core_models.drafting.vision_language import VisionLanguage
 from core_models.errors import Refused
@@ -33,6 +33,7 @@ NO_CARD = "E0"  # the board counts from E1
 READER = "reader"  # the source of a finding that no model proposed
 TRIES, TRY_AT = 3, 0.7  # how often a refused sentence is written again, and at what temperature
 BATCH = 12  # reports written in step
+UNNAMED = "measured by the reader and not named: stated as it is"
 OWN_WORDS = "stated in the card's own words: the model did not write about it"
 COARSE = "The language model saw the radiograph as 64 coarse tokens only; what it may state comes from the cards."
 NO_PICTURE = "Images were not read by the language model: it writes from the cards on the board."
@@ -152,6 +153,7 @@ class _Plan:
     text: str
     unseen: tuple[str, ...]
     info: DraftModel
+    unnamed: tuple[Evidence, ...] = ()  # no model puts a number into words of which nobody said what it measures
 
 
 class Drafter:
@@ -215,6 +217,8 @@ class Drafter:
         usable = [c for c in job.cards if c.status != "rejected" and c.kind in ("finding", "measurement", "comparison")]
         if not usable:
             raise Refused("There is nothing to write from: add a finding or segment an organ first.")
+        unnamed = tuple(c for c in usable if c.unnamed)
+        usable = [c for c in usable if not c.unnamed]
         read, left = usable[: prompt.MAX_CARDS], usable[prompt.MAX_CARDS :]
         quoted = [(p.id, text) for p in job.priors for text in quotes(p, read)][: prompt.MAX_PRIORS]
         names = {f"E{k}": card.id for k, card in enumerate(read, 1)}
@@ -231,7 +235,7 @@ class Drafter:
         unseen = (seen or NO_PICTURE, *_unseen(job, left, usable))
         # Whoever searched for the priors knows the index, and fills in its digest.
         info = DraftModel(self.model.name, self.model.adapter, "", job.seed)
-        return _Plan(job, read, Form(lines, len(quoted), job.steps), names, text, unseen, info)
+        return _Plan(job, read, Form(lines, len(quoted), job.steps), names, text, unseen, info, unnamed)
 
     def _row(self, plan: _Plan) -> decoding.Row:
         shown = plan.job.picture is not None and self.model.sees
@@ -249,8 +253,11 @@ class Drafter:
         left_out: list[Statement] = []
         malformed = repeated = 0
         about = 0
-        complete = False
-        while pen.tokens < decoding.MAX_TOKENS:
+        complete = not plan.read
+        for own in self._unnamed(plan):
+            out.append(own)
+            yield Finished(own)
+        while plan.read and pen.tokens < decoding.MAX_TOKENS:
             written = yield from pen.line(about)
             if written is None:
                 if about and (missing := form.uncovered()):  # no line may be about that card any more
@@ -338,6 +345,28 @@ class Drafter:
             step=Step(ids, parsed.follows) if parsed.follows else None,
         )
         return verify.check(statement, plan.job.cards)
+
+    def _unnamed(self, plan: _Plan) -> Iterator[Statement]:
+        """One sentence for each of the reader's unnamed measurements: where it was drawn and what it measures."""
+        drawn: dict[str | None, list[Evidence]] = {}
+        for card in plan.unnamed:
+            drawn.setdefault(card.annotation_id, []).append(card)
+        for number, cards in enumerate(drawn.values(), 1):
+            place = cards[0].statement.rpartition(": ")[0]
+            said = " and ".join(f"{c.statement.rpartition(': ')[2]} {{{c.id}}}" for c in cards)
+            template = f"{'On the image' if place == IMAGE else f'On {place}'}, {said}."
+            ids = tuple(c.id for c in cards)
+            statement = Statement(
+                id=f"s{number}",
+                section="findings",
+                region=cards[0].region,
+                text=statements.render(template, plan.job.cards),
+                evidence=ids,
+                origin="model",
+                template=template,
+                step=Step(ids, UNNAMED),
+            )
+            yield verify.check(statement, plan.job.cards)
 
     def _own_words(self, plan: _Plan, card: Evidence, number: int) -> Statement | None:
         """The card as a sentence of its own words, where the check finds it supported."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -10,6 +11,9 @@ Status = Literal["proposed", "accepted", "rejected"]
 Section = Literal["findings", "impression"]
 Support = Literal["supported", "unsupported", "contradicted"]
 Origin = Literal["model", "edited", "human"]
+
+IMAGE = "image"  # the place of what was measured on a single image and was given no name
+_PLACE = re.compile(rf"(?:(?:axial|coronal|sagittal) slice \d+|{IMAGE}): ")
 
 REGIONS = (
     "devices",
@@ -53,6 +57,11 @@ class Evidence:
     source: str = ""
     status: Status = "proposed"
     annotation_id: str | None = None
+
+    @property
+    def unnamed(self) -> bool:
+        """Whether it is a number that the reader measured and did not say of what: its statement tells the place."""
+        return self.annotation_id is not None and bool(_PLACE.match(self.statement))
 
     @property
     def value_text(self) -> str:

@@ -365,6 +365,10 @@ class Remote(Drafter):
         """All statements of a report; whether the model came to its end."""
         plan, form = writing.plan, writing.plan.form
         temperature = plan.job.temperature
+        if not plan.read:
+            yield Started(plan.info, plan.unseen)
+            yield from self._measured(writing)
+            return True
         try:
             answer = self._ask(writing, report_pattern(form), temperature)
         except _BadRequest:
@@ -378,6 +382,7 @@ class Remote(Drafter):
             form = plan.form
             answer = self._ask(writing, report_pattern(form), temperature)
         yield Started(plan.info, plan.unseen)
+        yield from self._measured(writing)
         for line, whole in answer.lines():
             if not whole:
                 yield from self._partial(writing, line)
@@ -407,6 +412,11 @@ class Remote(Drafter):
                 writing.out.append(own)
                 yield Finished(own)
         return True
+
+    def _measured(self, writing: _Writing) -> Iterator[DraftEvent]:
+        for own in self._unnamed(writing.plan):
+            writing.out.append(own)
+            yield Finished(own)
 
     def _taken(self, writing: _Writing, line: str) -> Iterator[DraftEvent]:
         """A whole line: left out, or checked, asked for once more where the check refuses it, and passed on."""

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from core_models.drafting import findings as f
 from core_models.drafting import prompt
-from core_models.drafting.drafter import BATCH, OWN_WORDS, Job, Omission, quotes
+from core_models.drafting.drafter import BATCH, OWN_WORDS, UNNAMED, Job, Omission, quotes
 from core_models.drafting.evidence import Draft, Evidence, Statement
 from core_models.drafting.statements import placeholders
 from core_models.drafting.vision_language import VisionLanguage
@@ -129,7 +129,7 @@ class Explanation:
     @property
     def _own(self) -> list[Statement]:
         written = [s for s in self.statements if s.origin == "model" and s.support == "supported"]
-        return [s for s in written if s.step is None or s.step.follows != OWN_WORDS]
+        return [s for s in written if s.step is None or s.step.follows not in (OWN_WORDS, UNNAMED)]
 
     @property
     def _cards(self) -> list[Effect]:

@@ -16,9 +16,10 @@ from core_models.segmentation import watershed_engine
 from core_models.segmentation.engine import Click
 from core_models.segmentation.grid import Grid
 from core_models.segmentation.looking import Answer, grid_point
+from core_models.segmentation.metrics import dice
 from core_models.segmentation.morphology import Box, distance
 
-FEATURES = 15
+FEATURES = 20
 FILE = "choice.safetensors"
 UNSURE = (0.25, 0.75)  # probabilities between which the network does not know
 SETTLED = 0.08  # a largest unsure region below this share of the answer is no place for a click
@@ -39,11 +40,12 @@ def classical(grid: Grid, mask: np.ndarray, box: Box) -> Answer:
     return Answer(box, mask.astype(np.float16), watershed_engine.confidence(grid, mask, box), "watershed")
 
 
-def features(grid: Grid, click: Click, learned: Answer, other: Answer) -> np.ndarray:
-    """(FEATURES,) float32 of two answers to one first click: what tells which of them is right.
+def features(grid: Grid, click: Click, before: Answer | None, learned: Answer, other: Answer) -> np.ndarray:
+    """(FEATURES,) float32 of two answers to one click: what tells which of them is right.
 
     What each says of itself, how much the network's probabilities agree with either, how large they are, whether the
-    classical one is a compact body or a spread-out leak, and what tissue was clicked.
+    classical one is a compact body or a spread-out leak, and what tissue was clicked; for a later click also how much
+    of the answer before (0 without one) each keeps, who gave that, and how right it was thought to be.
     """
     voxel = float(np.prod(grid.spacing))
     point = grid_point(grid, click)
@@ -60,6 +62,7 @@ def features(grid: Grid, click: Click, learned: Answer, other: Answer) -> np.nda
     value = float(grid.smooth[point])
     unsure = np.count_nonzero((probability > UNSURE[0]) & (probability < UNSURE[1]))
     mass = float(probability.sum())
+    earlier = np.zeros(grid.shape, bool) if before is None else before.full(grid.shape) > 0.5
     return np.array(
         [
             learned.expected,
@@ -77,6 +80,11 @@ def features(grid: Grid, click: Click, learned: Answer, other: Answer) -> np.nda
             float(grid.hounsfield),
             float(grid.hounsfield and value > watershed_engine.BONE),
             float(grid.hounsfield and value < watershed_engine.AIR),
+            dice(network, earlier),
+            dice(tissue, earlier),
+            float(before is not None and before.author == "watershed"),
+            0.0 if before is None else before.expected,
+            float(click.positive),
         ],
         np.float32,
     )
@@ -84,27 +92,31 @@ def features(grid: Grid, click: Click, learned: Answer, other: Answer) -> np.nda
 
 @dataclass(frozen=True)
 class Chooser:
-    """`features` → by how much Dice the network's answer is better than the classical one's: a linear model.
+    """`features` → by how much Dice the network's answer is better than the classical one's: two linear models.
 
     Attributes:
-        weights: (FEATURES,) float32; `bias`: (1,).
+        weights: (2, FEATURES) float32, of a first and of a later click; `bias`: (2,).
     """
 
     weights: np.ndarray
     bias: np.ndarray
 
-    def gain(self, features: np.ndarray) -> np.ndarray:
+    def gain(self, features: np.ndarray, later: bool) -> np.ndarray:
         """(..., FEATURES) → (...) of expected Dice."""
-        return features @ self.weights + self.bias[0]
+        return features @ self.weights[int(later)] + self.bias[int(later)]
 
 
-def first(grid: Grid, click: Click, learned: Answer, other: Answer, chooser: Chooser) -> Answer:
-    """Of two answers to a first click that which the chooser takes for better."""
-    if not other.mask.any():
-        return learned
-    if not learned.mask.any():
-        return other
-    return learned if chooser.gain(features(grid, click, learned, other)) > 0 else other
+def better(
+    grid: Grid, clicks: Sequence[Click], before: Answer | None, learned: Answer, other: Answer, chooser: Chooser
+) -> Answer:
+    """Of two answers to all clicks that which the chooser takes for better, among those that heed the last one."""
+    heeding = [a for a in (learned, other) if a.mask.any() and heeded(grid, a, clicks[-1:]) == 1.0]
+    if len(heeding) == 1:
+        return heeding[0]
+    if not learned.mask.any() or not other.mask.any():
+        return learned if learned.mask.any() else other
+    gain = chooser.gain(features(grid, clicks[-1], before, learned, other), before is not None)
+    return learned if gain > 0 else other
 
 
 def load(folder: Path) -> Chooser:
@@ -112,7 +124,7 @@ def load(folder: Path) -> Chooser:
     try:
         stored = load_file(folder / FILE)
         chooser = Chooser(stored["weights"], stored["bias"])
-        if chooser.weights.shape != (FEATURES,) or chooser.bias.shape != (1,):
+        if chooser.weights.shape != (2, FEATURES) or chooser.bias.shape != (2,):
             raise ValueError("another chooser")
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise ModelMissing(

@@ -142,22 +142,22 @@ class ClickEngine:
         clicks, _ = watershed_engine.settle((*earlier, *latest))
         newest = len(latest) if begun else len(clicks)
         answer = looking.look(prepared.grid, prepared.pyramid, _net(self.folder), clicks, newest, before, cancelled)
-        if before is None:
-            answer = self._first(prepared, clicks, answer, cancelled)
+        drawn = self._under(prepared, clicks) if before is None else None
+        if drawn is not None:
+            answer = drawn
+        elif before is None or before.author != "anatomy":
+            mask, box = watershed_engine.coarse(prepared.grid, clicks, cancelled)
+            other = choice.classical(prepared.grid, mask, box)
+            answer = choice.better(prepared.grid, clicks, before, answer, other, _chooser(self.folder))
         prepared.answers[prompts] = answer
         while len(prepared.answers) > KEPT:
             prepared.answers.popitem(last=False)
         return answer
 
-    def _first(self, prepared: Prepared, clicks: list[Click], learned: Answer, cancelled: Callable[[], bool]) -> Answer:
-        """What the network and the classical engine, and a model of the whole picture where there is one, say."""
-        grid = prepared.grid
+    def _under(self, prepared: Prepared, clicks: list[Click]) -> Answer | None:
+        """The smallest structure of a radiograph that lies under the click that adds."""
         begun = next(c for c in reversed(clicks) if c.positive)
-        for structure in prepared.structures:
-            if structure.holds(begun):
-                return structure.answer
-        other = choice.classical(grid, *watershed_engine.coarse(grid, clicks, cancelled))
-        return choice.first(grid, begun, learned, other, _chooser(self.folder))
+        return next((s.answer for s in prepared.structures if s.holds(begun)), None)
 
 
 def _anatomy(volume: Volume) -> tuple[Structure, ...]:

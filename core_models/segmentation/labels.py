@@ -6,6 +6,7 @@ size and place in the body only, and answers "structure" where it cannot tell.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,6 +83,13 @@ TABLE: tuple[Organ, ...] = (
 ORGANS: tuple[str, ...] = tuple(organ.name for organ in TABLE if organ is not UNNAMED)
 CODES: dict[str, tuple[str, str]] = {organ.name: (organ.code, organ.meaning) for organ in TABLE}
 MORPHOLOGICAL = frozenset({"nodule", "mass", "pleural effusion"})  # abnormalities, not anatomy, in SEG and SR
+_KNOWN = frozenset(
+    form.lower().removesuffix("s")
+    for organ in TABLE
+    for name in (organ.name, organ.meaning)
+    for form in (name, name.removeprefix("right ").removeprefix("left "))
+    if organ is not UNNAMED
+)
 _REGIONS = {organ.name: organ.region for organ in TABLE}
 
 
@@ -93,6 +101,16 @@ def region_of(label: str) -> str:
 def code_of(label: str) -> tuple[str, str]:
     """(SNOMED CT code, meaning) of a label; "Anatomical structure" for a name not in the table."""
     return CODES.get(label.strip().lower(), (UNNAMED.code, UNNAMED.meaning))
+
+
+def is_known(name: str) -> bool:
+    """Whether a name is an organ's of the table, also as its code's meaning, with its side behind it or as AAPM TG-263
+    writes it ("Lung_L", "SpinalCord")."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).replace("_", " ").lower().split()
+    side = {"l": "left", "r": "right", "left": "left", "right": "right"}.get(words[-1]) if len(words) > 1 else None
+    plain = " ".join(words)
+    turned = f"{side} {' '.join(words[:-1])}" if side else plain
+    return any(form.removesuffix("s") in _KNOWN for form in (plain, turned))
 
 
 @dataclass(frozen=True)

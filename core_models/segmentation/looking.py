@@ -109,6 +109,11 @@ def look(
     else:
         after = _pasted(grid, so_far, fine, centre, FINE)
     if before is not None:
+        # A click that adds takes nothing away, nor the other way round: what was right stays.
+        if adds[-newest:].all():
+            after = np.maximum(so_far, after)
+        elif not adds[-newest:].any():
+            after = np.minimum(so_far, after)
         after = _near_the_clicks(grid, so_far, after, [grid_point(grid, c) for c in clicks[-newest:]])
     return kept(grid, after, [grid_point(grid, c) for c in clicks if c.positive], expected, "network")
 

@@ -195,7 +195,9 @@ class Instead:
     def prepare(self, volume: Volume) -> Any:
         return self._engine.prepare(volume)
 
-    def segment(self, prepared: Any, prompts: tuple[Prompt, ...], *cancelled: Callable[[], bool]) -> Segmentation:
+    def segment(
+        self, prepared: Any, prompts: tuple[Prompt, ...], cancelled: Callable[[], bool] = lambda: False
+    ) -> Segmentation:
         """As the default engine's."""
-        answer = self._engine.segment(prepared, prompts, *cancelled)
+        answer = self._engine.segment(prepared, prompts, cancelled)
         return replace(answer, note=f"{answer.note} {self._note}".strip())

@@ -1,4 +1,4 @@
-"""First clicks in the training side's scans, answered by both engines → the chooser between them.
+"""Clicks in the training side's scans, answered by both engines → the chooser between them.
 
 The network was trained on the same scans and is better in them than it will be elsewhere; what the chooser learns from
 are therefore mostly things that hold for both (sizes, agreement, compactness, tissue), and its weights are kept small.
@@ -14,15 +14,18 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from core_models.errors import Refused
-from core_models.segmentation import choice, click_samples, cohorts, looking, watershed_engine
+from core_models.segmentation import choice, click_samples, cohorts, looking, reader, watershed_engine
 from core_models.segmentation import grid as grids
 from core_models.segmentation.choice import Chooser
 from core_models.segmentation.click_net import ClickNet
-from core_models.segmentation.engine import Click, never
+from core_models.segmentation.engine import Click, Mask, never
+from core_models.segmentation.grid import Grid
+from core_models.segmentation.looking import Answer
 from core_models.segmentation.metrics import dice
 
 CASES = {"demo-ct": 1, "totalseg-example": 1, "la2018": 12, "acdc": 24}  # of each cohort's training side
-CLICKS = 2  # for each target: its deepest place, and another deep one
+PLACES = 2  # for each target: its deepest place, and another deep one
+CLICKS = 3  # from each place
 LEAST = 60  # grid voxels
 PENALTY = 3.0
 FOLDS = 5
@@ -30,16 +33,17 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to one first click: their features, and the Dice of the network's and of the classical one."""
+    """Two answers to one click: their features, and the Dice of the network's and of the classical one."""
 
     target: str
+    later: bool
     features: np.ndarray
     learned: float
     classical: float
 
 
 def pairs(cases: Iterable[cohorts.Case], net: ClickNet, say: Callable[[int, int, str], None]) -> list[Pair]:
-    """Both engines' answers to first clicks in the training side."""
+    """Both engines' answers to clicks in the training side."""
     counts: dict[str, int] = {}
     chosen = []
     for case in cases:
@@ -58,55 +62,72 @@ def _of_case(case: cohorts.Case, net: ClickNet) -> list[Pair]:
     grid = grids.build(volume)
     pyramid = looking.levels(grid)
     rng = np.random.default_rng(0)
-    found = []
+    found: list[Pair] = []
     for label, mask in click_samples.planes(case, click_samples.on_grid(grid, labels)).items():
         target = click_samples.largest(mask)
         if np.count_nonzero(target) < LEAST:
             continue
-        for place in click_samples.deep_places(target, grid.spacing, CLICKS, rng):
-            index = tuple(int((c + 0.5) * f) for c, f in zip(place, grid.factor, strict=True))[::-1]
-            click = Click(index)  # type: ignore[arg-type]
-            learned = looking.look(grid, pyramid, net, [click], 1, None, never)
-            other = choice.classical(grid, *watershed_engine.coarse(grid, [click]))
-            scores = (dice(a.full(grid.shape) > 0.5, target) for a in (learned, other))
-            found.append(Pair(f"{case.cohort} {label}", choice.features(grid, click, learned, other), *scores))
+        for place in click_samples.deep_places(target, grid.spacing, PLACES, rng):
+            clicks = [_native(grid, place[::-1], True)]
+            before: Answer | None = None
+            for number in range(CLICKS):
+                learned = looking.look(grid, pyramid, net, clicks, 1, before, never)
+                other = choice.classical(grid, *watershed_engine.coarse(grid, clicks))
+                scores = [dice(a.full(grid.shape) > 0.5, target) for a in (learned, other)]
+                row = choice.features(grid, clicks[-1], before, learned, other)
+                found.append(Pair(f"{case.cohort} {label}", number > 0, row, *scores))
+                # Mostly the better one goes on, now and then the other, as it will happen.
+                before = learned if (scores[0] >= scores[1]) is (rng.random() < 0.8) else other
+                answer = Mask.from_full(before.full(grid.shape) > 0.5)
+                step = reader.next_click(Mask.from_full(target), answer, grid.spacing)
+                if step is None:
+                    break
+                clicks = [*clicks, _native(grid, step.index, step.positive)]
     return found
 
 
-def fit(found: list[Pair]) -> tuple[Chooser, dict[str, float]]:
-    """The chooser, and what it reaches on targets that it was not fitted to: mean Dice of a first click.
+def _native(grid: Grid, place: tuple[int, ...], positive: bool) -> Click:
+    """A click in the middle of a grid voxel (i, j, k)."""
+    index = (int((c + 0.5) * f) for c, f in zip(place, grid.factor[::-1], strict=True))
+    return Click(tuple(index), positive)  # type: ignore[arg-type]
+
+
+def fit(found: list[Pair]) -> tuple[Chooser, dict[str, dict[str, float]]]:
+    """The chooser, and what it reaches on targets that it was not fitted to: mean Dice of first and of later clicks.
 
     Raises:
         Refused: there are too few pairs.
     """
-    names = sorted({p.target for p in found})
-    if len(names) < FOLDS:
-        raise Refused("There are too few training targets to learn which engine to believe.")
-    x = np.stack([p.features for p in found]).astype(float)
-    learned, classical = (np.array([getattr(p, k) for p in found]) for k in ("learned", "classical"))
-    fold = np.array([names.index(p.target) % FOLDS for p in found])
-    picked = np.zeros(len(found), bool)
-    for n in range(FOLDS):
-        kept = fold != n
-        picked[~kept] = _ridge(x[kept], (learned - classical)[kept]).gain(x[~kept]) > 0
-    figures = {
-        "clicks": len(found),
-        "targets": len(names),
-        "network": float(learned.mean()),
-        "classical": float(classical.mean()),
-        "chosen": float(np.where(picked, learned, classical).mean()),
-        "oracle": float(np.maximum(learned, classical).mean()),
-    }
-    return _ridge(x, learned - classical), {k: round(v, 4) for k, v in figures.items()}
+    models, figures = [], {}
+    for later in (False, True):
+        own = [p for p in found if p.later is later]
+        names = sorted({p.target for p in own})
+        if len(names) < FOLDS:
+            raise Refused("There are too few training targets to learn which engine to believe.")
+        x = np.stack([p.features for p in own]).astype(float)
+        learned, classical = (np.array([getattr(p, k) for p in own]) for k in ("learned", "classical"))
+        fold = np.array([names.index(p.target) % FOLDS for p in own])
+        picked = np.zeros(len(own), bool)
+        for n in range(FOLDS):
+            kept = fold != n
+            weights, bias = _ridge(x[kept], (learned - classical)[kept])
+            picked[~kept] = x[~kept] @ weights + bias > 0
+        models.append(_ridge(x, learned - classical))
+        chosen = np.where(picked, learned, classical)
+        means = {"network": learned, "classical": classical, "chosen": chosen, "oracle": np.maximum(learned, classical)}
+        figures["later" if later else "first"] = {"clicks": len(own), "targets": len(names)} | {
+            k: round(float(v.mean()), 4) for k, v in means.items()
+        }
+    weights, biases = zip(*models, strict=True)
+    return Chooser(np.stack(weights).astype(np.float32), np.array(biases, np.float32)), figures
 
 
-def _ridge(x: np.ndarray, y: np.ndarray) -> Chooser:
+def _ridge(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
     """Ridge regression on standardised features (Hoerl & Kennard, 1970); forests did no better on other targets."""
     middle, scale = x.mean(0), x.std(0) + 1e-3
     z = (x - middle) / scale
     weights = np.linalg.solve(z.T @ z + PENALTY * np.eye(z.shape[1]), z.T @ (y - y.mean())) / scale
-    bias = np.array([y.mean() - middle @ weights])
-    return Chooser(weights.astype(np.float32), bias.astype(np.float32))
+    return weights, float(y.mean() - middle @ weights)
 
 
 def ship(chooser: Chooser, folder: Path) -> None:

@@ -14,17 +14,18 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from core_models.errors import Refused, TooLarge
+from core_models.study import received
 from core_models.study.dicom import NotAScan, Opened, patient_of, pixels_of, plain_refusals, uid_of
 from core_models.study.elements import first, floats, number, pair, values, whole
 from core_models.study.frames import Instance, Pixels
 from core_models.study.limits import Limits
 from core_models.study.pixels import Decoder
+from core_models.study.received import Received
 from core_models.study.study import KINDS, Patient
 from core_models.study.text import clean
 
 OURS = "Reading Room"  # Manufacturer of what `webapp.exports` writes
 _CLOSED = {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"}
-_GROUP, _TRACKING = "125007", "112039"  # PS3.16: Measurement Group, Tracking Identifier
 _MAX_NAME = 64
 
 
@@ -66,20 +67,13 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a structured report says of one structure: a line of text."""
-
-    label: str
-    text: str
-
-
-@dataclass(frozen=True)
 class Attachment:
     """One object that belongs to a study.
 
     Attributes:
         name: of its file, cleaned, for messages.
         series_uids: of the images that it refers to, in its order; may be empty.
+        uid: its SOPInstanceUID; `received`: the text of a structured report.
     """
 
     kind: Literal["SEG", "RTSTRUCT", "SR"]
@@ -88,8 +82,9 @@ class Attachment:
     patient: Patient
     series_uids: tuple[str, ...]
     drawings: tuple[Drawing, ...] = ()
-    measured: tuple[Measured, ...] = ()
     date: str = ""
+    uid: str = ""
+    received: Received | None = None
 
 
 def holds(file: Opened) -> bool:
@@ -122,14 +117,16 @@ def read(file: Opened, limits: Limits) -> Attachment:
         elif file.modality == "RTSTRUCT":
             parts = {"drawings": _regions(file), "series_uids": tuple(_planned_on(header))}
         else:
-            parts = {"measured": tuple(_measured(header)), "series_uids": ()}
-        if not parts.get("drawings") and not parts.get("measured"):
+            told = received.read(header)
+            parts = {"received": None if told.empty else told, "series_uids": ()}
+        if not parts.get("drawings") and not parts.get("received"):
             raise NotAScan(f'"{file.name}" is a {KINDS[file.modality]} object in which nothing is drawn or measured.')
         return Attachment(
             kind=file.modality,  # type: ignore[arg-type]
             name=file.name,
             study_uid=study_uid,
             patient=patient_of(header),
+            uid=uid_of(file, "SOPInstanceUID"),
             date=clean(header.get("ContentDate") or header.get("StructureSetDate"), 8),
             **parts,
         )
@@ -315,43 +312,3 @@ def _planned_on(header: Dataset) -> Iterator[str]:
         for study in frame.get("RTReferencedStudySequence") or ():
             for series in study.get("RTReferencedSeriesSequence") or ():
                 yield clean(series.get("SeriesInstanceUID"))
-
-
-# Our own structured report (TID 1500).
-
-
-def _measured(header: Dataset) -> Iterator[Measured]:
-    for group in _groups(header.get("ContentSequence") or ()):
-        label, numbers = "", []
-        for item in group.get("ContentSequence") or ():
-            concept = first(item.get("ConceptNameCodeSequence"))
-            if concept is None:
-                continue
-            if clean(concept.get("CodeValue")) == _TRACKING:
-                label = clean(item.get("TextValue"), _MAX_NAME)
-            value = first(item.get("MeasuredValueSequence"))
-            quantity = number(value.get("NumericValue")) if value is not None else None
-            if quantity is not None:
-                unit = first(value.get("MeasurementUnitsCodeSequence"))
-                numbers.append((clean(concept.get("CodeMeaning")), quantity, clean(unit and unit.get("CodeValue"), 16)))
-        if label and numbers:
-            said = ", ".join(
-                f"{what.lower()} {_short(q)} {_UNITS.get(unit, unit)}".strip() for what, q, unit in numbers
-            )
-            yield Measured(label, f"{label[:1].upper()}{label[1:]}: {said}.")
-
-
-_UNITS = {"mL": "ml", "[hnsf'U]": "HU", "mm2": "mm²", "1": ""}
-
-
-def _short(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}"
-
-
-def _groups(items) -> Iterator[Dataset]:
-    for item in items:
-        concept = first(item.get("ConceptNameCodeSequence"))
-        if concept is not None and clean(concept.get("CodeValue")) == _GROUP:
-            yield item
-        else:
-            yield from _groups(item.get("ContentSequence") or ())

@@ -3,9 +3,10 @@
 PS3.15 Annex E, Basic Application Level Confidentiality Profile with the option to retain longitudinal temporal
 information with modified dates: the actions stand in confidentiality.csv, read from the standard's Table E.1-1 (2026c),
 and are taken at every depth of every sequence.  Private elements, and elements that no dictionary knows, are removed.
-UIDs and the pseudonym are keyed hashes, so what belonged together still does, in this upload and in the next; dates of
-one patient move back by one number of days, which only the key's holder can tell.  Pixels are not changed: what may
-show in them is flagged.
+The names of regions of interest are cleaned instead of emptied, as the standard's Clean Descriptors Option does it: an
+organ's name stays, any other becomes "ROI" and its number.  UIDs and the pseudonym are keyed hashes, so what belonged
+together still does, in this upload and in the next; dates of one patient move back by one number of days, which only
+the key's holder can tell.  Pixels are not changed: what may show in them is flagged.
 
 Packages were tried first: dicom-anonymizer (BSD) has the table and does not enter sequences, dicognito (MIT) enters
 them and follows no table; neither looks for the name in what is left.
@@ -33,7 +34,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 
 from core_models.study import dicom
-from core_models.study.elements import values
+from core_models.study.elements import values, whole
 from core_models.study.identity import face_in_pixels, text_in_pixels
 from core_models.study.limits import Limits
 from core_models.study.text import clean
@@ -57,6 +58,8 @@ _STRUCTURE = {
 _NUMBERS = ("DS", "IS", "FL", "FD", "SL", "SS", "UL", "US", "SV", "UV")
 _BIRTH = {0x00100030, 0x00100032}  # no longitudinal information: emptied or removed as the table says
 _WORD = re.compile(r"[^\W_]+")
+_ROI_NAME = 0x30060026
+METHOD = "PS3.15 basic profile, dates moved; pixels not changed"
 # CID 7050: what was done, in the standard's own codes.
 METHODS = (
     ("113100", "Basic Application Confidentiality Profile"),
@@ -74,6 +77,7 @@ class Record:
         private, unknown: elements removed because they are private, or in no dictionary.
         uids, dates: values replaced, moved.
         named: keywords in which the patient's name or a number of theirs still stood; they were emptied.
+        regions: names of regions of interest that stayed; `renamed`: how many became "ROI" and a number.
         flags: why the pixels may tell who it is, each the end of a sentence that begins "the image".
     """
 
@@ -84,6 +88,8 @@ class Record:
     uids: int = 0
     dates: int = 0
     named: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    renamed: int = 0
     flags: tuple[str, ...] = ()
 
 
@@ -169,6 +175,7 @@ class _Work:
         self._actions: Counter[tuple[str, str]] = Counter()
         self._counts: Counter[str] = Counter()
         self._named: dict[str, None] = {}
+        self._regions: dict[str, None] = {}
 
     @property
     def record(self) -> Record:
@@ -181,6 +188,8 @@ class _Work:
             uids=self._counts["uids"],
             dates=self._counts["dates"],
             named=tuple(self._named),
+            regions=tuple(self._regions),
+            renamed=self._counts["renamed"],
             flags=self._flags,
         )
 
@@ -192,7 +201,7 @@ class _Work:
         header.PatientName = header.PatientID = self._pseudonym
         header.PatientIdentityRemoved = "YES"
         header.LongitudinalTemporalInformationModified = "MODIFIED"
-        header.DeidentificationMethod = "PS3.15 basic profile, dates moved; pixels not changed"
+        header.DeidentificationMethod = METHOD if not self._regions else [METHOD, "names of known organs kept"]
         header.DeidentificationMethodCodeSequence = Sequence([_code(*method) for method in METHODS])
 
     def _level(self, dataset: Dataset) -> None:
@@ -217,6 +226,8 @@ class _Work:
             pass  # whole days move: the hour tells nothing more
         elif element.VR == "UI" and action in ("", "U", "D"):
             self._replaced_uids(element, always=bool(action))
+        elif element.tag == _ROI_NAME:
+            self._region(dataset, element)
         elif action == "X":
             self._did(name, "removed")
             del dataset[element.tag]
@@ -239,6 +250,17 @@ class _Work:
             self._moved(element)
         else:
             self._searched(element, name)
+
+    def _region(self, dataset: Dataset, element: DataElement) -> None:
+        """Keep an organ's name, which says nothing of the patient; unless the patient is called so."""
+        from core_models.segmentation.labels import is_known
+
+        name = clean(element.value)
+        if is_known(name) and not {w.casefold() for w in _WORD.findall(name)} & self._identifying:
+            self._regions[name] = None
+            return
+        self._counts["renamed"] += 1
+        element.value = f"ROI {whole(dataset.get('ROINumber')) or self._counts['renamed']}"
 
     def _did(self, name: str, what: str) -> None:
         self._actions[name, what] += 1
@@ -343,6 +365,10 @@ def report(records: Iterable[Record], left_out: dict[str, int], withheld: Iterab
         "unknown_elements_removed": sum(r.unknown for r in records),
         "uids_replaced": sum(r.uids for r in records),
         "dates_moved": sum(r.dates for r in records),
+        "regions_of_interest": {
+            "kept": sorted({name for r in records for name in r.regions}),
+            "renamed": sum(r.renamed for r in records),
+        },
         "named_elsewhere": sorted({keyword for r in records for keyword in r.named}),
         "pixels": [
             {"instance": r.name, "the image": list(r.flags), "written": written}

@@ -21,7 +21,7 @@ class Limits:
         max_items: items of all DICOM sequences of one file; a segmentation of a hundred organs has some fifty thousand.
         max_elements: DICOM elements at one file's top level; real ones have a few hundred.
         decode_seconds: longest time that the decoder may take for one file, beside one second for each frame.
-        decode_bytes: address space of the decoder process.
+        decode_bytes: address space of each decoder process; `decode_processes`: how many of them one upload has.
     """
 
     max_files: int = 20_000
@@ -34,6 +34,7 @@ class Limits:
     max_elements: int = 20_000
     decode_seconds: float = 60.0
     decode_bytes: int = 4 * 1024**3
+    decode_processes: int = 2
 
 
 DEFAULT = Limits()

@@ -1,17 +1,22 @@
 """DICOM frames → stored values, then modality values in the smallest type that holds them.
 
-Uncompressed pixels are views into the file's bytes.  Compressed ones are decoded in a child process with capped memory
-and time, because codecs are where a hostile file does its damage; when the child dies, only that upload is refused.
+Uncompressed pixels are views into the file's bytes.  Compressed ones are decoded in child processes with capped memory
+and time, because codecs are where a hostile file does its damage; when a child dies, only that upload is refused.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import queue
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,20 +31,21 @@ _CHILD = Path(__file__).with_name("decode_child.py")
 
 
 class Decoder:
-    """One child process for one upload, started when the first compressed file needs it; not for several threads."""
+    """Child processes for one upload, at most `Limits.decode_processes`, started when compressed files need them."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._process: subprocess.Popen | None = None
+        self._children: queue.SimpleQueue[_Child] = queue.SimpleQueue()
+        self._all = [_Child(limits) for _ in range(max(1, limits.decode_processes))]
+        for child in self._all:
+            self._children.put(child)
 
     def __enter__(self) -> Decoder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+        for child in self._all:
+            child.end()
 
     def frames(self, instance: Instance) -> list[np.ndarray]:
         """All frames, each (rows, columns) or (rows, columns, 3) RGB.
@@ -47,7 +53,65 @@ class Decoder:
         Raises:
             Refused: the pixels are damaged, decode to another size, or took too much time or memory.
         """
-        if self._process is None:
+        child = self._children.get()
+        try:
+            return child.frames(instance)
+        finally:
+            self._children.put(child)
+
+    def in_order(self, instances: Sequence[Instance]) -> Iterator[list[np.ndarray]]:
+        """The frames of each, in this order; as many are decoded ahead as there are children.
+
+        Whoever leaves it early closes it; the children are ended then.
+
+        Raises:
+            Refused: as `frames`, of the first that is refused.
+        """
+        count = len(self._all)
+        if len(instances) < 2 or count < 2:
+            yield from map(self.frames, instances)
+            return
+        waiting: deque[Future[list[np.ndarray]]] = deque()
+        coming = iter(instances)
+        pool = ThreadPoolExecutor(count, "decoder")
+        try:
+            for instance in islice(coming, count + 1):
+                waiting.append(pool.submit(self.frames, instance))
+            while waiting:
+                yield waiting.popleft().result()
+                for instance in islice(coming, 1):
+                    waiting.append(pool.submit(self.frames, instance))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            if waiting:
+                for child in self._all:
+                    child.stop()
+            pool.shutdown()
+
+
+class _Child:
+    """One decoder process; for one thread at a time, but for `stop`."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._process: subprocess.Popen | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Kill it, also while another thread waits for its answer, which is a `Refused` then."""
+        self._stopped = True
+        if self._process is not None:
+            self._process.kill()
+
+    def end(self) -> None:
+        """Kill it and let its pipes go; no thread may be at work with it."""
+        self.stop()
+        if self._process is not None:
+            self._process.communicate()
+            self._process = None
+
+    def _started(self) -> subprocess.Popen:
+        if self._process is None and not self._stopped:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", str(_CHILD), str(self._limits.decode_bytes)],
                 stdin=subprocess.PIPE,
@@ -55,20 +119,26 @@ class Decoder:
                 stderr=subprocess.DEVNULL,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
-        process = self._process
-        timer = threading.Timer(self._limits.decode_seconds + instance.pixels.frames, process.kill)
-        timer.daemon = True
-        timer.start()
+        if self._process is None:
+            raise OSError("the decoder was ended")
+        return self._process
+
+    def frames(self, instance: Instance) -> list[np.ndarray]:
         try:
-            assert process.stdin is not None
-            process.stdin.write(len(instance.data).to_bytes(8, "big"))
-            process.stdin.write(instance.data)
-            process.stdin.flush()
-            frames = list(self._receive(process, instance))
+            process = self._started()
+            timer = threading.Timer(self._limits.decode_seconds + instance.pixels.frames, process.kill)
+            timer.daemon = True
+            timer.start()
+            try:
+                assert process.stdin is not None
+                process.stdin.write(len(instance.data).to_bytes(8, "big"))
+                process.stdin.write(instance.data)
+                process.stdin.flush()
+                frames = list(self._receive(process, instance))
+            finally:
+                timer.cancel()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _undecodable(instance) from error
-        finally:
-            timer.cancel()
         if len(frames) != instance.pixels.frames:
             raise Refused(
                 f'"{instance.name}" holds {len(frames)} compressed frames; {instance.pixels.frames} were expected.'
@@ -126,24 +196,26 @@ def stored_frames(
     """
     whole: dict[int, list[np.ndarray]] = {}
     last_use = {id(frame.instance): n for n, frame in enumerate(frames)}
+    compressed = list({id(f.instance): f.instance for f in frames if f.instance.compressed}.values())
     out = []
-    for n, frame in enumerate(frames):
-        if cancelled is not None and cancelled():
-            raise Cancelled("Reading was cancelled; nothing was kept.")
-        key = id(frame.instance)
-        if key not in whole:
-            whole[key] = _all_frames(frame.instance, decoder)
-        out.append(whole[key][frame.index])
-        if last_use[key] == n:
-            del whole[key]
-        tick()
+    with closing(decoder.in_order(compressed)) as decoded:
+        for n, frame in enumerate(frames):
+            if cancelled is not None and cancelled():
+                raise Cancelled("Reading was cancelled; nothing was kept.")
+            key = id(frame.instance)
+            if key not in whole:
+                whole[key] = _all_frames(frame.instance, decoded)
+            out.append(whole[key][frame.index])
+            if last_use[key] == n:
+                del whole[key]
+            tick()
     return out
 
 
-def _all_frames(instance: Instance, decoder: Decoder) -> list[np.ndarray]:
+def _all_frames(instance: Instance, decoded: Iterator[list[np.ndarray]]) -> list[np.ndarray]:
     pixels = instance.pixels
     if instance.compressed:
-        frames = decoder.frames(instance)
+        frames = next(decoded)
         if pixels.samples == 1 and pixels.photometric != "PALETTE COLOR":
             frames = [_used_bits(frame, instance) for frame in frames]
     elif pixels.samples == 1:

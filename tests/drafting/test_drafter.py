@@ -684,3 +684,45 @@ def test_the_same_board_gives_the_same_draft_and_another_seed_another_one() -> N
 
     assert texts(seed=1) == texts(seed=1)
     assert texts(temperature=1.0, seed=1) == texts(temperature=1.0, seed=1) != texts(temperature=1.0, seed=2)
+
+
+# ---- what the reader measured and did not name -----------------------------------------------------------------------
+
+LENGTH = measurement("E8", "axial slice 57: length", 117.2, "mm", annotation_id="a")
+MEAN = measurement("E9", "coronal slice 9: mean attenuation", 41.0, "HU", annotation_id="b")
+AREA = measurement("E10", "coronal slice 9: area", 3.25, "cm²", annotation_id="b")
+ANGLE = measurement("E11", "image: angle", 32.14, "°", annotation_id="c")
+
+
+def test_unnamed_measurements_are_stated_as_they_are_and_no_model_puts_them_into_words() -> None:
+    model = Scripted(ENLARGED)
+    done = events(model, (HEART, LENGTH, MEAN, AREA, ANGLE))[-1].draft
+    own = [s for s in done.statements if s.step is not None and s.step.follows == drafter.UNNAMED]
+    assert [s.text for s in own] == [
+        "On axial slice 57, length 117 mm.",
+        "On coronal slice 9, mean attenuation 41 HU and area 3.2 cm².",
+        "On the image, angle 32.1°.",
+    ]
+    assert [s.evidence for s in own] == [("E8",), ("E9", "E10"), ("E11",)]
+    assert {s.support for s in own} == {"supported"}
+    assert len({s.id for s in done.statements}) == len(done.statements)
+    assert [s.text for s in done.statements if s not in own] == ["The heart is mildly enlarged."]
+    assert "slice" not in writer(model)._plan(Job((HEART, LENGTH))).text
+
+
+def test_a_board_of_unnamed_measurements_alone_is_a_draft() -> None:
+    done = draft([ENLARGED], (LENGTH,))
+    assert ([s.text for s in done.statements], done.complete, done.tokens) == (
+        ["On axial slice 57, length 117 mm."],
+        True,
+        0,
+    )
+    assert statements.refresh(done.statements[0], (replace(LENGTH, value=60.0),)).text == (
+        "On axial slice 57, length 60.0 mm."
+    )
+
+
+def test_a_measurement_that_the_reader_named_is_the_models_to_write() -> None:
+    named = replace(LENGTH, statement="liver: length")
+    done = draft(["F E1 abdomen measured: The liver has a length of {E1}."], (named,))
+    assert [s.text for s in done.statements] == ["The liver has a length of 117 mm."]

@@ -21,7 +21,7 @@ from PIL import Image
 
 from core_models.drafting import drafter, remote, writers
 from core_models.drafting.drafter import OWN_WORDS, Done, Finished, Job, Partial, PriorText, Started
-from core_models.drafting.evidence import Draft
+from core_models.drafting.evidence import Draft, Evidence
 from core_models.errors import Busy, ModelMissing, Refused
 from tests.drafting.cards import finding, measurement
 
@@ -286,6 +286,17 @@ def test_cards_that_the_model_never_writes_about_are_stated_in_their_own_words(f
     assert {s.support for s in done.statements} == {"supported"}
     assert done.warnings == ()
     assert len(fake.asked) == 4
+
+
+def test_unnamed_measurements_are_not_sent_and_alone_they_need_no_server(fake: Fake) -> None:
+    length = Evidence("E9", "measurement", "other", "axial slice 57: length", 117.2, "mm", annotation_id="a")
+    job = replace(BOARD, picture=None, cards=(length,))
+    *_, done = writer(fake).stream(job)
+    assert [s.text for s in done.draft.statements] == ["On axial slice 57, length 117 mm."]
+    assert fake.asked == []
+    done = draft(fake, CLEAR, job=replace(job, cards=(*BOARD.cards, length)))
+    assert "On axial slice 57, length 117 mm." in [s.text for s in done.statements]
+    assert "slice" not in str(fake.bodies())
 
 
 def test_a_report_at_its_limit_is_not_complete_and_says_so(fake: Fake) -> None:

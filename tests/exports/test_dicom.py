@@ -12,9 +12,11 @@ import numpy as np
 import pydicom
 import pytest
 
+from core_models.drafting.evidence import Statement
 from core_models.errors import Refused
 from core_models.segmentation.engine import Mask
 from core_models.segmentation.measure import measure
+from core_models.study import received
 from tests.exports.dicom_files import read
 from webapp.exports import EXPORTS, seg
 
@@ -101,6 +103,23 @@ def test_signed_sr_passes_the_validator_and_names_the_reader(ct, tmp_path):
     assert (ds.CompletionFlag, ds.PreliminaryFlag) == ("COMPLETE", "FINAL")
     people = [str(i.PersonName) for i in ds.ContentSequence if i.ValueType == "PNAME"]
     assert people == ["Dr A^"]
+
+
+def test_the_reports_text_is_in_the_sr_without_what_stands_struck_out(ct, tmp_path):
+    said = [
+        Statement("s1", "findings", "abdomen", "The liver is large.", support="supported"),
+        Statement("s2", "findings", "lungs", "A nodule.", support="unsupported", origin="model"),
+        Statement("s3", "impression", "abdomen", "Hepatomegaly ≥ 20 cm, groß.", support="supported"),
+    ]
+    state = ct.store.report(ct.study_id)
+    ct.store.save_report(ct.study_id, statements=said, free_text="One.\n\nTwo.", base_revision=state.revision)
+    data = EXPORTS["sr"].write(ct.bundle())
+    validate(data, tmp_path)
+    found = received.read(read(data))
+    assert (found.findings, found.impression) == (("The liver is large.",), ("Hepatomegaly ≥ 20 cm, groß.",))
+    assert (found.text, found.author, found.final) == ("One.\n\nTwo.", "", False)
+    assert len(found.measured) == 2
+    assert len(hd.sr.srread(io.BytesIO(data)).content.get_volumetric_roi_measurement_groups()) == 2
 
 
 def values(group) -> dict[str, tuple[float, str]]:

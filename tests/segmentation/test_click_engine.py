@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     where = tmp_path_factory.mktemp("weights")
     train_clicks.ship(click_net.ClickNet(click_net.Config(8, 4)), {}, where)
-    train_choice.ship(choice.Chooser(np.zeros(choice.FEATURES, np.float32), np.ones(1, np.float32)), where)
+    train_choice.ship(choice.Chooser(np.zeros((2, choice.FEATURES), np.float32), np.ones(2, np.float32)), where)
     return where
 
 
@@ -153,9 +153,11 @@ def test_the_chooser_learns_which_engine_to_believe():
     for n in range(120):
         features = rng.normal(0, 1, choice.FEATURES).astype(np.float32)
         gain = float(np.tanh(features[3] + 0.2 * rng.normal()))
-        found.append(train_choice.Pair(f"target {n % 40}", features, 0.5 + gain / 2, 0.5 - gain / 2))
-    _, figures = train_choice.fit(found)
-    assert figures["chosen"] > max(figures["network"], figures["classical"]) + 0.2
-    assert figures["chosen"] <= figures["oracle"]
+        for later in (False, True):
+            found.append(train_choice.Pair(f"target {n % 40}", later, features, 0.5 + gain / 2, 0.5 - gain / 2))
+    _, both = train_choice.fit(found)
+    for figures in both.values():
+        assert figures["chosen"] > max(figures["network"], figures["classical"]) + 0.2
+        assert figures["chosen"] <= figures["oracle"]
     with pytest.raises(Refused, match="too few"):
         train_choice.fit(found[:3])

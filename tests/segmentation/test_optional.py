@@ -87,5 +87,5 @@ def test_a_modality_that_it_was_not_made_for_is_the_default_engines_and_the_answ
     engine = optional.chooser("totalsegmentator")(volume)
     assert (engine.name, engine.version) == (registry.engine_for(volume).name, registry.engine_for(volume).version)
     answer = engine.segment(engine.prepare(volume), (Click((20, 20, 3)),))
-    assert answer.note.endswith("totalsegmentator was not made for PT: watershed answered.")
+    assert answer.note.endswith(f"totalsegmentator was not made for PT: {engine.name} answered.")
     assert not answer.mask.empty

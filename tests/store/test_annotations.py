@@ -32,7 +32,8 @@ def test_it_survives_a_new_start_and_keeps_its_order(tmp_path):
     again = Store(settings_in(tmp_path))
     assert again.annotations(study_id) == rows
     assert [row.number for row in rows] == [1, 2]
-    assert [row.title for row in rows] == ["nodule", "measurement 2"]
+    assert [row.title(flat=False) for row in rows] == ["nodule", f"axial slice {round(POINTS[0][2]) + 1}"]
+    assert rows[1].title(flat=True) == "image"
     again.close()
 
 

@@ -22,6 +22,7 @@ from core_models.study.dicom import NotAScan
 from core_models.study.intake import read_scan
 from core_models.study.limits import DEFAULT
 from tests import builders
+from tests.study.attached_files import box_contour, structure_set
 
 KEY = b"k" * 32
 SECRETS = ("Phantom", "Anna", "RR-0001", "A100", "19600229", "20240131", "Oncology", "Dr Mabuse", "Station7", "SN-4711")
@@ -221,6 +222,39 @@ def test_the_report_counts_and_names_nobody():
     assert [(p["instance"], p["written"]) for p in told["pixels"]] == [(worker.records[1].name, True)]
     text = str(told)
     assert not any(secret in text for secret in SECRETS)
+
+
+def regions(names: tuple[str, ...], **attributes: object) -> tuple[list[str], deidentify.Record, Deidentifier]:
+    square = np.array([[0, 0, 0], [9, 0, 0], [9, 9, 0]])
+    data = structure_set({name: [square] for name in names}, study=builders.uid("study"), series=builders.uid("series"))
+    worker = Deidentifier(KEY)
+    dataset, _, record = cleaned(builders.edited(data, **attributes) if attributes else data, worker)
+    return [r.ROIName for r in dataset.StructureSetROISequence], record, worker
+
+
+def test_of_regions_of_interest_organs_keep_their_names_and_others_get_their_number():
+    names = ("Liver", "Lung_L", "SpinalCord", "Esophagus", "kidneys", "Phantom GTV", "Anna's tumour", "")
+    kept, record, worker = regions(names)
+    assert kept == ["Liver", "Lung_L", "SpinalCord", "Esophagus", "kidneys", "ROI 6", "ROI 7", "ROI 8"]
+    assert (record.regions, record.renamed) == (names[:5], 3)
+    told = deidentify.report(worker.records, {})
+    assert told["regions_of_interest"] == {"kept": sorted(names[:5]), "renamed": 3}
+    assert not any(secret in str(told) for secret in SECRETS)
+
+
+def test_an_organs_name_does_not_stay_where_the_patient_is_called_so():
+    assert regions(("heart", "liver"), PatientName="Heart^Anna")[0] == ["ROI 1", "liver"]
+
+
+def test_a_structure_set_comes_back_under_the_names_it_was_left(tmp_path):
+    paths = builders.ct_series(tmp_path / "ct")
+    volume = read_scan(tmp_path / "ct")[0].series[0].volume
+    drawn = {name: [box_contour(volume, 3, (4, 9), (6, 12))] for name in ("liver", "GTV Anna")}
+    first = pydicom.dcmread(paths[0])
+    drawing = structure_set(drawn, study=first.StudyInstanceUID, series=first.SeriesInstanceUID)
+    (tmp_path / "ct" / "rt.dcm").write_bytes(drawing)
+    (study,) = read_scan(tmp_path / "ct", deidentifier=Deidentifier(KEY))
+    assert [d.label for d in study.attachments[0].drawings] == ["liver", "ROI 2"]
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")

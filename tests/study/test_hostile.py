@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
+import openjpeg
+import psutil
 import pydicom
 import pytest
 from pydicom.encaps import encapsulate
 
-from core_models.errors import Refused, TooLarge
+from core_models.errors import Cancelled, Refused, TooLarge
 from core_models.study import pixels
 from core_models.study.intake import read_scan
 from core_models.study.limits import Limits
@@ -198,6 +201,54 @@ def test_a_decoder_that_dies_is_a_refusal(tmp_path, monkeypatch):
     assert "cannot be decoded" in refused(tmp_path, _with_syntax(one(), "1.2.840.10008.1.2.4.90"))
 
 
+def _compressed_series(folder: Path, damaged: int | None = None) -> list[np.ndarray]:
+    """Six JPEG 2000 slices, each its own; answers what they hold."""
+    planes = [np.full((64, 64), 100 * n, np.int16) + np.arange(64, dtype=np.int16) for n in range(6)]
+    for n, path in enumerate(builders.ct_series(folder, np.stack(planes))):
+        ds = pydicom.dcmread(path)
+        stream = bytes(openjpeg.encode(ds.pixel_array, bits_stored=16, photometric_interpretation=2))
+        ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.90"
+        ds.PixelData = encapsulate([b"\0" * 40 if n == damaged else stream])
+        ds["PixelData"].is_undefined_length = True
+        ds.save_as(path)
+    return planes
+
+
+def _decoders() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children() if "decode_child.py" in " ".join(p.cmdline())]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_slices_decoded_side_by_side_come_in_their_order(tmp_path, processes):
+    planes = _compressed_series(tmp_path / "scan")
+    (study,) = read_scan(tmp_path / "scan", limits=Limits(decode_processes=processes))
+    volume = study.series[0].volume
+    np.testing.assert_array_equal(volume.layout.to_source(volume.array), planes)
+    assert _decoders() == []
+
+
+@pytest.mark.parametrize("damaged", [0, 3, 5])
+def test_a_damaged_slice_among_good_ones_refuses_all_and_leaves_no_decoder(tmp_path, damaged):
+    _compressed_series(tmp_path / "scan", damaged)
+    with pytest.raises(Refused, match=f"IM000{damaged + 1}.dcm.*damaged and cannot be decoded"):
+        read_scan(tmp_path / "scan")
+    assert _decoders() == []
+
+
+def test_cancelled_while_decoding_it_leaves_no_decoder(tmp_path):
+    _compressed_series(tmp_path / "scan")
+    seen: list[int] = []
+
+    def cancelled() -> bool:
+        seen.append(len(_decoders()))
+        return seen[-1] > 1
+
+    with pytest.raises(Cancelled):
+        read_scan(tmp_path / "scan", cancelled=cancelled)
+    assert max(seen) == 2
+    assert _decoders() == []
+
+
 def test_a_decoder_that_hangs_is_stopped(tmp_path, monkeypatch):
     child = tmp_path / "child.py"
     child.write_text("import time\ntime.sleep(600)\n")
@@ -206,10 +257,9 @@ def test_a_decoder_that_hangs_is_stopped(tmp_path, monkeypatch):
     assert "cannot be decoded" in refused(tmp_path, data, limits=Limits(decode_seconds=-0.5))
 
 
-def test_compressed_frames_of_another_size_are_refused(tmp_path):
-    path = pydicom.data.get_testdata_file("MR_small_jp2klossless.dcm")
-    with open(path, "rb") as stream:
-        data = stream.read()
+@pytest.mark.parametrize("name", ["MR_small_jp2klossless.dcm", "JPGExtended.dcm"])
+def test_compressed_frames_of_another_size_are_refused(tmp_path, name):
+    data = Path(pydicom.data.get_testdata_file(name)).read_bytes()
     assert "decode" in refused(tmp_path, builders.edited(data, Rows=32))
 
 

@@ -31,7 +31,7 @@ def test_a_length_is_stored_and_is_a_card_that_leads_to_it(room: Room, study: di
     made = _add(room, study)
     assert made["numbers"] == [{"key": "length", "words": "length", "value": 10.0, "unit": "mm"}]
     assert room.get(f"/api/studies/{study['id']}/annotations") == [made]
-    card = _cards(room, study)["measurement 1: length"]
+    card = _cards(room, study)["axial slice 4: length"]
     assert (card["value_text"], card["source"], card["kind"]) == ("10.0 mm", "reader", "measurement")
     assert card["annotation_id"] == made["id"]
     assert card["segment_id"] is None
@@ -41,7 +41,7 @@ def test_a_length_is_stored_and_is_a_card_that_leads_to_it(room: Room, study: di
 
 def test_a_moved_point_changes_the_same_card_and_a_label_names_it(room: Room, study: dict[str, Any]) -> None:
     made = _add(room, study)
-    before = _cards(room, study)["measurement 1: length"]
+    before = _cards(room, study)["axial slice 4: length"]
     path = f"/api/annotations/{made['id']}"
     assert room.client.patch(path, json={"points": [[4, 5, 3], [24, 5, 3]], "label": "liver"}).status_code == 200
     after = _cards(room, study)["liver: length"]
@@ -55,8 +55,8 @@ def test_an_ellipse_gives_mean_and_area_and_keeps_the_deviation(room: Room, stud
     made = _add(room, study, kind="ellipse", points=[[8, 8, 5], [20, 16, 5]])
     assert [n["key"] for n in made["numbers"]] == ["mean", "sd", "area"]
     cards = _cards(room, study)
-    assert set(cards) == {"measurement 1: mean attenuation", "measurement 1: area"}
-    assert cards["measurement 1: mean attenuation"]["value_text"] == "40 HU"
+    assert set(cards) == {"axial slice 6: mean attenuation", "axial slice 6: area"}
+    assert cards["axial slice 6: mean attenuation"]["value_text"] == "40 HU"
 
 
 def test_a_cardiothoracic_ratio_needs_a_frontal_radiograph(room: Room, study: dict[str, Any]) -> None:

@@ -102,16 +102,76 @@ def test_a_structure_set_becomes_segments(room: Room, tmp_path) -> None:
     assert pydicom.dcmread(io.BytesIO(again)).SegmentSequence[0].SegmentAlgorithmType == "MANUAL"
 
 
-def test_our_structured_report_loads_as_statements_once(room: Room) -> None:
-    sr, mask = exported(room, "sr")
+ROWS = [
+    {"id": "a", "section": "findings", "text": "The liver is ≥ 20 cm — groß <b>."},
+    {"id": "b", "section": "findings", "text": "No effusion."},
+    {"id": "c", "section": "impression", "text": "Large liver."},
+]
+
+
+def reported(room: Room, sign: bool = True) -> tuple[bytes, float]:
+    """A study with a named segment and a report, signed or not: its SR, and the segment's ml; the study is deleted."""
+    study = room.study()
+    segment = room.click(study, CENTRE)
+    room.name(segment, "liver")
+    path = f"/api/studies/{study['id']}"
+    saved = room.client.put(
+        f"{path}/report", json={"revision": 0, "statements": ROWS, "free_text": "First line.\nSecond."}
+    ).json()
+    if sign:
+        cards = {c["id"]: c["status"] for c in room.get(f"{path}/evidence")}
+        body = {"author": "Dr Anna O", "revision": saved["revision"], "cards": cards}
+        assert room.client.post(f"{path}/sign", json=body).status_code == 200
+    data = room.client.get(f"{path}/export/sr").content
+    ml = room.services.store.mask(segment["id"]).full().sum() * 2 / 1000
+    assert room.client.delete(path).status_code == 204
+    return data, ml
+
+
+def test_our_structured_report_comes_back_as_the_report_it_was_and_not_into_this_one(room: Room) -> None:
+    sr, ml = reported(room)
     study = room.study()
     for _ in range(2):
         assert only(room, room.upload(sr))["id"] == study["id"]
-    report = room.get(f"/api/studies/{study['id']}/report")
-    (statement,) = report["statements"]
-    ml = mask.sum() * 2 / 1000
-    assert statement["text"].startswith(f"Liver: volume {ml:.1f} ml, attenuation coefficient ")
-    assert (statement["section"], statement["origin"], statement["region"]) == ("findings", "human", "abdomen")
+    path = f"/api/studies/{study['id']}"
+    (report,) = room.get(f"{path}/received")
+    assert (report["author"], report["final"]) == ("Dr Anna O", True)
+    assert report["findings"] == [ROWS[0]["text"], ROWS[1]["text"]]
+    assert (report["impression"], report["text"]) == ([ROWS[2]["text"]], "First line.\nSecond.")
+    (measured,) = report["measured"]
+    assert measured.startswith(f"Liver: volume {ml:.1f} ml, attenuation coefficient ")
+    own = room.get(f"{path}/report")
+    assert (own["statements"], own["free_text"], own["revision"]) == ([], "", 0)
+
+
+def test_its_sentences_are_taken_over_when_the_reader_asks_and_once(room: Room) -> None:
+    sr, _ = reported(room, sign=False)
+    study = room.study()
+    only(room, room.upload(sr))
+    path = f"/api/studies/{study['id']}"
+    (report,) = room.get(f"{path}/received")
+    assert (report["author"], report["final"]) == ("", False)
+    for _ in range(2):
+        taken = room.client.post(f"{path}/received/{report['id']}/take").json()
+    said = [(s["section"], s["origin"], s["support"]) for s in taken["statements"]]
+    assert said == [("findings", "human", "supported")] * 3 + [("impression", "human", "supported")]
+    assert "(structured report of 20" in taken["statements"][2]["text"]
+    assert taken["statements"][2]["region"] == "abdomen"
+    assert room.get(f"{path}/received") == [report], "it stays as it came"
+    assert room.client.delete(f"{path}/received/{report['id']}").json() == []
+    assert room.client.post(f"{path}/received/{report['id']}/take").status_code == 404
+
+
+def test_a_report_of_another_study_is_not_reached_through_this_one(room: Room) -> None:
+    sr, _ = reported(room)
+    first = room.study()
+    only(room, room.upload(sr))
+    (report,) = room.get(f"/api/studies/{first['id']}/received")
+    other = room.study(StudyInstanceUID=uid("another"), SeriesInstanceUID=uid("another series"))
+    for method, tail in (("POST", "/take"), ("DELETE", "")):
+        path = f"/api/studies/{other['id']}/received/{report['id']}{tail}"
+        assert room.client.request(method, path).status_code == 404
+    assert room.get(f"/api/studies/{first['id']}/received") == [report]
 
 
 def test_without_its_images_it_is_refused_and_nothing_is_stored(room: Room) -> None:

@@ -391,7 +391,7 @@ def test_a_measurement_is_listed_named_a_card_and_led_back_to(served: Served, pa
     page.wait_for_selector(".rp-measure")
     (row,) = served.services.store.annotations(study)
     page.wait_for_selector("[data-card='E1']")
-    assert page.inner_text("[data-card='E1'] .rp-text") == f"measurement 1: length{row.numbers[0].value:.1f} mm"
+    assert page.inner_text("[data-card='E1'] .rp-text") == f"Length, axial slice 7{row.numbers[0].value:.1f} mm"
     name = page.locator(f"[data-annotation='{row.id}'] .rp-name")
     name.fill("liver")
     name.press("Enter")

@@ -308,10 +308,14 @@ def test_exports_are_downloads_with_fixed_names_or_one_sentence(room: Room, stud
         assert answer.status_code == 200, answer.text
         assert answer.content.startswith(start)
         assert answer.headers["content-disposition"].startswith("attachment; filename=")
-    for kind in ("seg", "sr"):
+    for kind in ("seg", "sr", "rtstruct"):
         answer = room.client.get(f"{base}/{kind}")
         assert answer.status_code == 200, answer.text
         assert answer.content[128:132] == b"DICM"
+    for kind, name in {"nifti": "segments-nifti.zip", "stl": "segment.stl"}.items():
+        answer = room.client.get(f"{base}/{kind}")
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-disposition"] == f'attachment; filename="{name}"'
     assert room.client.get(f"{base}/docx").status_code == 404
 
 

@@ -30,8 +30,8 @@ def chromium() -> str | None:
 
 
 @contextlib.contextmanager
-def opened(address: str) -> Iterator[Any]:
-    """A page on this address.
+def launched() -> Iterator[Any]:
+    """A running browser (playwright's `Browser`).
 
     Raises:
         ModelMissing: no Chromium, or nothing that drives it.
@@ -44,9 +44,16 @@ def opened(address: str) -> Iterator[Any]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         try:
-            page = browser.new_page(viewport=VIEW)
-            page.set_default_timeout(WAIT_MS)
-            page.goto(address)
-            yield page
+            yield browser
         finally:
             browser.close()
+
+
+@contextlib.contextmanager
+def opened(address: str) -> Iterator[Any]:
+    """A page on this address.  Raises as `launched`."""
+    with launched() as browser:
+        page = browser.new_page(viewport=VIEW)
+        page.set_default_timeout(WAIT_MS)
+        page.goto(address)
+        yield page

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless
 
 from core_models.study.intake import read_scan
 from core_models.study.volume import Volume
@@ -48,8 +49,8 @@ def tall_labels(labels: np.ndarray, slices: int) -> np.ndarray:
     return labels[np.rint(np.linspace(0, labels.shape[0] - 1, slices)).astype(int)]
 
 
-def ct_zip(scan: Volume, path: Path) -> Path:
-    """Write the volume as one uncompressed CT file per slice, in an uncompressed ZIP.
+def ct_zip(scan: Volume, path: Path, jpeg2000: bool = False) -> Path:
+    """Write the volume as one CT file per slice, in an uncompressed ZIP; with `jpeg2000` losslessly compressed.
 
     The volume is canonical (LPS, axial), so rows run to Left and columns to Posterior.
     """
@@ -77,16 +78,26 @@ def ct_zip(scan: Volume, path: Path) -> Path:
             ds.SliceThickness = _decimal(float(np.linalg.norm(step)))
             ds.ImageOrientationPatient = [_decimal(v) for v in orientation]
             ds.ImagePositionPatient = [_decimal(v) for v in scan.affine[:3, 3] + k * step]
-            ds.PixelData = np.ascontiguousarray(plane, dtype="<i2").tobytes()
-            ds["PixelData"].VR = "OW"
+            pixels = np.ascontiguousarray(plane, dtype="<i2")
+            ds.PixelData = _jpeg2000(pixels) if jpeg2000 else pixels.tobytes()
+            ds["PixelData"].VR = "OB" if jpeg2000 else "OW"
+            ds["PixelData"].is_undefined_length = jpeg2000
             ds.file_meta = FileMetaDataset()
             ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
             ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-            ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            ds.file_meta.TransferSyntaxUID = JPEG2000Lossless if jpeg2000 else ExplicitVRLittleEndian
             file = io.BytesIO()
             ds.save_as(file, enforce_file_format=True)
             archive.writestr(f"CT/IM{k + 1:04d}.dcm", file.getvalue())
     return path
+
+
+def _jpeg2000(pixels: np.ndarray) -> bytes:
+    import openjpeg
+
+    monochrome = 2  # the encoder's own code
+    stream = openjpeg.encode(pixels, bits_stored=16, photometric_interpretation=monochrome)
+    return encapsulate([bytes(stream)])
 
 
 def _decimal(value: float) -> str:

@@ -15,6 +15,7 @@ from core_models.study.volume import Volume
 from webapp.board import bound
 from webapp.report import struck_out
 from webapp.store import AnnotationRow, PriorRow, ReportState, SegmentRow, SeriesRow, Store, StudyRow, Version
+from webapp.store.received import ReceivedRow
 
 RESEARCH_USE = "Research use, not a medical device."
 
@@ -33,6 +34,7 @@ class ReportBundle:
         evidence: the board; for a signed study as it stood at signing.
         segments: all segments of the study, of every series; annotations: all that the reader measured by hand.
         volume: gives the series' volume; mask: gives a segment's mask.
+        received: reports of the study that came from elsewhere; no part of `report`.
         sources: the series' original DICOM files in the source's slice order; () for other formats.
     """
 
@@ -47,6 +49,7 @@ class ReportBundle:
     volume: Callable[[], Volume]
     mask: Callable[[SegmentRow], Mask]
     sources: tuple[Path, ...]
+    received: tuple[ReceivedRow, ...] = ()
     notice: str = RESEARCH_USE
 
     @property
@@ -125,6 +128,7 @@ def collect(store: Store, study_id: str, *, series_id: str = "", version: int | 
         volume=lambda: store.volume(series.id),
         mask=lambda row: store.mask(row.id),
         sources=store.sources(series.id),
+        received=store.received(study_id),
     )
 
 

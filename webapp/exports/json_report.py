@@ -90,6 +90,7 @@ def content(bundle: ReportBundle) -> Json:
             for s in report.statements
         ],
         "free_text": report.free_text,
+        "received": [{"date": row.date, **asdict(row.report)} for row in bundle.received],
         "text": report_text(bundle.meant().report),
         "reasoning": [
             {"statement": s.id, "considered": list(s.step.considered), "follows": s.step.follows}

@@ -29,7 +29,7 @@ from pydicom.sr.codedict import codes
 from core_models.errors import Refused
 from core_models.segmentation import measure
 from core_models.segmentation.labels import MORPHOLOGICAL, code_of
-from webapp.exports import seg, sr_drawn
+from webapp.exports import seg, sr_drawn, sr_text
 from webapp.exports.bundle import ReportBundle, made_uid
 from webapp.store import SegmentRow
 
@@ -75,7 +75,7 @@ def write(bundle: ReportBundle) -> bytes:
 def build(bundle: ReportBundle, images: list[Dataset], segmentation: hd.seg.Segmentation | None) -> Comprehensive3DSR:
     """One measurement group per segment: volume (ml) or area (mm²), mean HU for CT, longest axial diameter (mm).
 
-    After them one group for each measurement that the reader drew.
+    After them one group for each measurement that the reader drew, then the report's text.
 
     Args:
         segmentation: of the segments; None where there are none.
@@ -94,6 +94,7 @@ def build(bundle: ReportBundle, images: list[Dataset], segmentation: hd.seg.Segm
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
     )
+    report[0].ContentSequence.extend(sr_text.items(bundle))
     drawn = bundle.own_annotations
     segments = segmentation.SOPInstanceUID if segmentation is not None else bundle.series.id
     key = (segments, bundle.report, *([drawn] if drawn else []))

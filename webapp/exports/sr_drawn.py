@@ -84,7 +84,8 @@ def _group(bundle: ReportBundle, row: AnnotationRow, images: list[Dataset]) -> M
                 referenced_coordinates=own or None,
             )
         )
-    title = re.sub(r"[\x00-\x1f\x7f\\]+", " ", f"{row.title}: {row.numbers[0].words}").strip()[:64]
+    flat = bundle.series.shape[0] == 1
+    title = re.sub(r"[\x00-\x1f\x7f\\]+", " ", f"{row.title(flat)}: {row.numbers[0].words}").strip()[:64]
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(uid=made_uid("annotation", row.id), identifier=title),
         measurements=found,

@@ -88,6 +88,7 @@ def read_into_store(
 
     stored: list[Intake] = []
     drawn: list[str] = []
+    received: list[str] = []
     try:
         studies = services.read_scan(files, progress=progress, cancelled=cancelled)
         for n, study in enumerate(studies):
@@ -107,10 +108,12 @@ def read_into_store(
                 progress(len(studies), len(studies), "Laying segments on the images")
                 drawn += attached.draw(services.store, services.segments, intake.study_id, study.attachments)
         for intake, study in zip(stored, studies, strict=True):
-            attached.tell(services.reports, intake.study_id, study.attachments)
+            received += attached.receive(services.store, intake.study_id, study.attachments)
     except Exception as error:
         for segment_id in drawn:
             services.segments.delete(segment_id)
+        for received_id in received:
+            services.store.delete_received(received_id)
         for intake in stored:
             services.store.take_back(intake)
         if not isinstance(error, Cancelled):

@@ -6,11 +6,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from core_models.errors import Conflict
+from core_models.errors import Conflict, NotFound
 from webapp.report import Edit
 from webapp.routes import shapes
 from webapp.routes.services import services_of
-from webapp.store import diff
+from webapp.store import Store, diff
+from webapp.store.received import ReceivedRow
 
 router = APIRouter(prefix="/api/studies/{study_id}")
 
@@ -58,6 +59,37 @@ def save(study_id: str, body: ReportIn, request: Request) -> dict | JSONResponse
         # The reader's text stays in the editor; the newer one comes along for the comparison.
         newer = shapes.report(*services.reports.current(study_id))
         return JSONResponse({"error": str(error), "report": newer}, error.status)
+
+
+@router.get("/received")
+def received(study_id: str, request: Request) -> list[dict]:
+    """Reports of the study that came from elsewhere, to be read beside its own."""
+    return [shapes.received(row) for row in services_of(request).store.received(study_id)]
+
+
+@router.post("/received/{received_id}/take")
+def take_over(study_id: str, received_id: str, request: Request) -> dict:
+    """Its sentences become the reader's own in the working report."""
+    from webapp import attached
+
+    services = services_of(request)
+    row = _of(services.store, study_id, received_id)
+    attached.take_over(services.reports, study_id, row.report, row.date)
+    return shapes.report(*services.reports.current(study_id))
+
+
+@router.delete("/received/{received_id}")
+def remove_received(study_id: str, received_id: str, request: Request) -> list[dict]:
+    store = services_of(request).store
+    store.delete_received(_of(store, study_id, received_id).id)
+    return [shapes.received(row) for row in store.received(study_id)]
+
+
+def _of(store: Store, study_id: str, received_id: str) -> ReceivedRow:
+    row = store.received_one(received_id)
+    if row.study_id != study_id:
+        raise NotFound("There is no such report of this study.")
+    return row
 
 
 @router.get("/versions")

@@ -7,6 +7,7 @@ from typing import Any
 
 from core_models.drafting.evidence import Evidence, Statement
 from webapp.store import AnnotationRow, PriorRow, ReportState, SegmentRow, SeriesRow, StudyRow, Version, encoding
+from webapp.store.received import ReceivedRow
 
 Json = dict[str, Any]
 AFTER_SIGNING = "This series arrived after the report was signed: the signed report says nothing of it."
@@ -83,8 +84,8 @@ def _steps(row: SegmentRow) -> list[Json]:
     return out
 
 
-def annotation(row: AnnotationRow) -> Json:
-    """An annotation as the viewer draws it and the list names it."""
+def annotation(row: AnnotationRow, flat: bool) -> Json:
+    """An annotation as the viewer draws it and the list names it; `flat`: its series is a single image."""
     return {
         "id": row.id,
         "series": row.series_id,
@@ -93,9 +94,14 @@ def annotation(row: AnnotationRow) -> Json:
         "plane": row.plane,
         "points": [list(point) for point in row.points],
         "label": row.label,
-        "title": row.title,
+        "title": row.title(flat),
         "numbers": [asdict(number) for number in row.numbers],
     }
+
+
+def received(row: ReceivedRow) -> Json:
+    """A report from elsewhere as the page shows it."""
+    return {"id": row.id, "date": row.date, **asdict(row.report)}
 
 
 def card(row: Evidence) -> Json:

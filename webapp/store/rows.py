@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from core_models.drafting.evidence import DraftModel, Evidence, Statement
+from core_models.drafting.evidence import IMAGE, DraftModel, Evidence, Statement
 from core_models.segmentation.engine import Click
 from core_models.segmentation.history import Step
 from core_models.segmentation.lines import Number
@@ -157,12 +157,16 @@ class AnnotationRow:
     label: str
     numbers: tuple[Number, ...]
 
-    @property
-    def title(self) -> str:
-        """What a card and a report call it."""
-        if self.kind == "ratio":
+    def title(self, flat: bool) -> str:
+        """What a card and a report call it: the reader's own word, else the place where it was drawn.
+
+        Args:
+            flat: whether its series is a single image.
+        """
+        if self.label.strip() or self.kind == "ratio":
             return self.label.strip() or "heart"
-        return self.label.strip() or f"measurement {self.number}"
+        through = {"axial": 2, "coronal": 1, "sagittal": 0}[self.plane]
+        return IMAGE if flat else f"{self.plane} slice {round(self.points[0][through]) + 1}"
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,18 @@ reports = sa.Table(
     sa.Column("signed_version", sa.Integer, nullable=True),
 )
 
+# Reports of a study that came from elsewhere.
+received = sa.Table(
+    "received",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    _study_fk(index=True),
+    sa.Column("uid", sa.String(64), nullable=False),
+    sa.Column("date", sa.String(8), nullable=False),
+    sa.Column("content", sa.JSON, nullable=False),
+    sa.Column("created_at", TIME, nullable=False),
+)
+
 versions = sa.Table(
     "versions",
     metadata,

@@ -1,7 +1,7 @@
 """Settings → the one store of all that outlives the process: rows in a database, voxels in files beside it.
 
-Each part is its own file: `studies`, `segments`, `annotations`, `evidence`, `reports`, `corrections`, `explanations`;
-`database` and `files` are the two edges.
+Each part is its own file: `studies`, `segments`, `annotations`, `evidence`, `reports`, `received`, `corrections`,
+`explanations`; `database` and `files` are the two edges.
 All methods may be called from any thread; writers queue on one lock.
 """
 
@@ -17,6 +17,7 @@ from webapp.store.annotations import Annotations
 from webapp.store.database import Database
 from webapp.store.explanations import Explanations
 from webapp.store.files import Files
+from webapp.store.received import ReceivedReports
 from webapp.store.reports import Reports
 from webapp.store.segments import Segments
 from webapp.store.studies import Studies
@@ -24,7 +25,7 @@ from webapp.store.studies import Studies
 log = logging.getLogger(__name__)
 
 
-class Store(Studies, Segments, Annotations, Reports, Explanations):
+class Store(Studies, Segments, Annotations, Reports, ReceivedReports, Explanations):
     """Studies, segments, annotations, evidence, reports, what signing taught, explained drafts, and the audit trail.
 
     Raises:

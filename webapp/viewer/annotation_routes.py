@@ -35,7 +35,8 @@ def router(store: Store, service: AnnotationService) -> APIRouter:
     routes = APIRouter(prefix="/api")
 
     def changed(study_id: str, annotation_id: str | None) -> dict[str, Any]:
-        rows = [shapes.annotation(row) for row in store.annotations(study_id)]
+        flat = {series.id: series.shape[0] == 1 for series in store.study(study_id).series}
+        rows = [shapes.annotation(row, flat[row.series_id]) for row in store.annotations(study_id)]
         return {"annotation": annotation_id, "annotations": rows}
 
     @routes.get("/studies/{study_id}/annotations")

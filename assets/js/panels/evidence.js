@@ -20,6 +20,14 @@ function measuredBy(card) {
   return `${from}. Greatest width of the heart over the greatest inner width of the thorax (Danzer 1919); an AP film shows the heart larger.`;
 }
 
+/** A card's words; of what was measured by hand and not named, the quantity before the place. */
+function spoken(card) {
+  const [, place, quantity] = (card.annotation_id && /^((?:axial|coronal|sagittal) slice \d+|image): (.+)$/.exec(card.statement)) || [];
+  if (!place) return card.statement;
+  const first = `${quantity[0].toUpperCase()}${quantity.slice(1)}`;
+  return place === 'image' ? first : `${first}, ${place}`;
+}
+
 export function mount(element) {
   const search = h('input', {
     type: 'search',
@@ -156,7 +164,7 @@ export function mount(element) {
         h(
           'div.rp-text',
           {},
-          prior ? h('q', {}, card.statement) : h('span', {}, card.statement),
+          prior ? h('q', {}, card.statement) : h('span', {}, spoken(card)),
           card.value_text ? h('b', {}, card.value_text) : null,
           found ? bar(found.finding) : null,
           !found && Number.isFinite(card.probability) ? h('b', {}, `p ${card.probability.toFixed(2)}`) : null,

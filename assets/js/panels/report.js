@@ -5,6 +5,7 @@ import { reportText, spans, steps } from './diff.js';
 import { debounce, fill, h } from './dom.js';
 import { stop, stream } from './draft.js';
 import { complain, guarded, panelReady } from './page.js';
+import { showReceived } from './received.js';
 import { ask } from './signing.js';
 import { StatementRow } from './statement.js';
 import { showVersions } from './versions.js';
@@ -43,6 +44,7 @@ class Report {
     });
     this.unseen = h('details.rp-unseen', { hidden: true });
     this.addenda = h('div.rp-addenda');
+    this.received = h('div', { hidden: true });
     this.why = new Why({
       study: () => this.id,
       settle: () => this.settle(),
@@ -68,7 +70,7 @@ class Report {
         {},
         h('h2', {}, 'Report ', this.status, h('span.rp-grow'), this.why.button, this.versions),
         this.clash,
-        h('div.rp-scroll', {}, sections, this.free, this.addenda, this.unseen),
+        h('div.rp-scroll', {}, this.received, sections, this.free, this.addenda, this.unseen),
         this.why.foot,
         this.drawer,
       ),
@@ -107,6 +109,17 @@ class Report {
     this.show(report);
     this.takeUp(report);
     if (report.state === 'signed') await this.showAddenda();
+    await this.showReceived();
+  }
+
+  /** Reports from elsewhere; what is taken over of them joins what is written here. */
+  showReceived() {
+    const { id } = this;
+    const settle = async () => {
+      if (this.run) throw new Error('Wait until the draft is written, or stop it, and then take the sentences over.');
+      await this.settle();
+    };
+    return showReceived(this.received, id, { frozen: this.frozen, settle, show: (report) => this.id === id && this.show(report) });
   }
 
   close() {
@@ -125,7 +138,7 @@ class Report {
     this.closeVersions();
     this.free.value = '';
     this.status.textContent = '';
-    this.unseen.hidden = true;
+    this.unseen.hidden = this.received.hidden = true;
     fill(this.addenda);
     for (const [name] of SECTIONS) {
       fill(this.lists[name]);

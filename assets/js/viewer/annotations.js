@@ -186,7 +186,7 @@ export class Annotations {
   /** Take hold of a stored point under the pointer. */
   hold(pane, event) {
     const [x, y] = pane.canvasPoint(event);
-    const near = NEAR * pane.ratio;
+    const near = NEAR * pane.ink;
     for (const row of this.on(pane).reverse()) {
       const n = row.points.findIndex((point) => Math.hypot(pane.place(point)[0] - x, pane.place(point)[1] - y) <= near);
       if (n < 0) continue;
@@ -254,7 +254,7 @@ export class Annotations {
   /** The stored one whose line is under the pointer, or null. */
   lineAt(pane, event) {
     const [x, y] = pane.canvasPoint(event);
-    const near = NEAR * 0.7 * pane.ratio;
+    const near = NEAR * 0.7 * pane.ink;
     return this.on(pane).find((row) => distance(row.kind, row.points.map((point) => pane.place(point)), x, y) <= near)?.id ?? null;
   }
 

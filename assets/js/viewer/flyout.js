@@ -13,6 +13,13 @@ export class Flyout {
     button.setAttribute('aria-haspopup', 'menu');
     button.setAttribute('aria-expanded', 'false');
     this.root.addEventListener('keydown', (event) => this.keys(event));
+    this.escape = (event) => {
+      // Opened with the mouse, the menu has no focus to hear a key with.
+      if (event.key !== 'Escape') return;
+      this.close();
+      event.preventDefault();
+      event.stopPropagation();
+    };
     this.outside = (event) => {
       if (!this.root.contains(event.target) && !this.button.contains(event.target)) this.close();
     };
@@ -60,6 +67,7 @@ export class Flyout {
     this.root.style.left = `${Math.max(4, Math.min(offsetLeft, room))}px`;
     this.root.style.top = `${offsetTop + offsetHeight + 4}px`;
     document.addEventListener('pointerdown', this.outside, true);
+    document.addEventListener('keydown', this.escape, true);
     if (document.activeElement === this.button) this.choices[0]?.focus();
   }
 
@@ -69,6 +77,7 @@ export class Flyout {
     this.root.hidden = true;
     this.button.setAttribute('aria-expanded', 'false');
     document.removeEventListener('pointerdown', this.outside, true);
+    document.removeEventListener('keydown', this.escape, true);
     if (inside) this.button.focus();
   }
 
@@ -78,8 +87,7 @@ export class Flyout {
 
   keys(event) {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (event.key === 'Escape') this.close();
-    else if (step && document.activeElement.type !== 'number') {
+    if (step && document.activeElement.type !== 'number') {
       const { choices } = this;
       choices[(choices.indexOf(document.activeElement) + step + choices.length) % choices.length].focus();
     } else return;

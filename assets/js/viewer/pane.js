@@ -34,7 +34,7 @@ export class Pane {
     this.tint = new Tint();
     this.root = make('div', 'rr-pane', parent);
     this.root.dataset.plane = name;
-    this.ratio = 1;
+    this.ratio = this.ink = 1; // device pixels of a CSS pixel; and of one of what is drawn on the image, larger on 4K
     this.stage = make('div', 'rr-stage', this.root);
     this.canvas = make('canvas', 'rr-canvas', this.stage);
     this.canvas.setAttribute('role', 'img');
@@ -109,6 +109,7 @@ export class Pane {
     if (this.canvas.width !== width || this.canvas.height !== height) {
       this.canvas.width = width;
       this.canvas.height = height;
+      this.ink = ratio * (parseFloat(getComputedStyle(this.root).getPropertyValue('--rr-scale')) || 1);
     }
     this.ratio = ratio;
     return true;
@@ -223,20 +224,20 @@ export class Pane {
     const { active } = viewer;
     if (!viewer.overlayHidden) this.drawOverlay(slice, transform);
     if (viewer.finding && !viewer.overlayHidden && this.plane === 'axial' && viewer.finding.series === viewer.series.id) {
-      drawFinding(context, viewer.finding, geometry.dims, transform, this.ratio, viewer.heatShown);
+      drawFinding(context, viewer.finding, geometry.dims, transform, this.ink, viewer.heatShown);
     }
     if (viewer.crosshairOn(this)) {
-      drawCrosshair(context, geometry, this.plane, viewer.position, transform, this.ratio);
+      drawCrosshair(context, geometry, this.plane, viewer.position, transform, this.ink);
     }
     const row = viewer.masks.rows.find((candidate) => candidate.id === active);
-    if (row && !viewer.overlayHidden) drawMarkers(context, geometry, this.plane, slice, row.steps, transform, this.ratio);
-    if (row?.hint && viewer.hints && !viewer.overlayHidden) drawHint(context, geometry, this.plane, slice, row.hint, transform, this.ratio);
+    if (row && !viewer.overlayHidden) drawMarkers(context, geometry, this.plane, slice, row.steps, transform, this.ink);
+    if (row?.hint && viewer.hints && !viewer.overlayHidden) drawHint(context, geometry, this.plane, slice, row.hint, transform, this.ink);
     viewer.drawing?.draw(this, context, transform, this.ratio);
     context.resetTransform();
-    viewer.annotations?.draw(this, context, this.ratio);
+    viewer.annotations?.draw(this, context, this.ink);
     viewer.drawing?.drawCursor(this, context, transform.perMm, this.ratio);
     if (viewer.lens && this.pointer) this.drawLens(shown, slice, transform, matrix);
-    if (viewer.header.spacing_known) drawScaleBar(context, transform.perMm, this.ratio);
+    if (viewer.header.spacing_known) drawScaleBar(context, transform.perMm, this.ink);
     this.drawText(slice);
   }
 
@@ -296,7 +297,7 @@ export class Pane {
   drawOverlay(slice, transform) {
     const { viewer, context, geometry } = this;
     const { opacity, active, flash } = viewer;
-    drawSegments(context, this.tint, viewer.masks, this.plane, slice, geometry.dims, transform, { opacity, active, flash, ratio: this.ratio });
+    drawSegments(context, this.tint, viewer.masks, this.plane, slice, geometry.dims, transform, { opacity, active, flash, ratio: this.ink });
   }
 
   /** The image under the pointer, larger, with what is drawn on it. */
