@@ -272,11 +272,15 @@ def test_after_a_stroke_only_what_changed_is_fetched(view: Screen) -> None:
     press(view, "axial", BODY)
     release(view)
     answers: list[Any] = []
-    view.page.on("response", answers.append)
+
+    def note(answer: Any) -> None:
+        answers.append(answer)
+
+    view.page.on("response", note)
     view.page.keyboard.press("Shift+E")
     press(view, "axial", (20, 16, 8), (24, 16, 8))
     row = release(view)
-    view.page.remove_listener("response", answers.append)
+    view.page.remove_listener("response", note)
     (mask,) = (answer for answer in answers if answer.url.split("?")[0].endswith("/mask"))
     assert "x-since" in mask.all_headers()
     inside = "([i, j, k]) => window.__viewer.viewer.masks.has(window.__viewer.state().active, [i, j, k])"
