@@ -19,7 +19,8 @@ from core_models.segmentation.looking import Answer, grid_point
 from core_models.segmentation.metrics import dice
 from core_models.segmentation.morphology import Box, distance
 
-FEATURES = 20
+FEATURES, KEPT_BY_OTHER = 20, 16
+KEEPS = 0.5  # Dice with the answer before that a later classical answer must have
 FILE = "choice.safetensors"
 UNSURE = (0.25, 0.75)  # probabilities between which the network does not know
 SETTLED = 0.08  # a largest unsure region below this share of the answer is no place for a click
@@ -115,8 +116,10 @@ def better(
         return heeding[0]
     if not learned.mask.any() or not other.mask.any():
         return learned if learned.mask.any() else other
-    gain = chooser.gain(features(grid, clicks[-1], before, learned, other), before is not None)
-    return learned if gain > 0 else other
+    row = features(grid, clicks[-1], before, learned, other)
+    if before is not None and row[KEPT_BY_OTHER] < KEEPS:
+        return learned  # a classical answer that begins anew would lose what earlier clicks gave
+    return learned if chooser.gain(row, before is not None) > 0 else other
 
 
 def load(folder: Path) -> Chooser:

@@ -17,12 +17,23 @@ from core_models.segmentation import click_net
 from core_models.segmentation.click_net import FLAT, SIDE, ClickNet
 from core_models.segmentation.engine import Click
 from core_models.segmentation.grid import Grid
-from core_models.segmentation.morphology import Box, Point, Spacing, ball, bounds, components_touching
+from core_models.segmentation.morphology import (
+    Box,
+    Point,
+    Spacing,
+    ball,
+    bounds,
+    components_touching,
+    distance,
+    shifted,
+)
 
 FINE, COARSE = 2.0, 4.0  # edges of the cubes' voxels
 RIM_CHANGED = 0.01  # of a cube's rim voxels differ: the structure goes on beyond it
 RAMP = 6.0  # voxels over which a cube gives way to what is around it
 REACH = 12.0  # a click changes what hangs together with a change that begins this near
+THICKNESS_WITHIN = 4.0  # the thickest place of a change within this of its click counts as the thickness there
+THICKER, FARTHER, RIM_REACH = 1.5, 6.0, 8.0  # how much thicker, how many thicknesses away and how far besides
 FAINT = 0.02  # probabilities below are not kept
 Level = tuple[torch.Tensor, Spacing]
 
@@ -210,7 +221,11 @@ def _pasted(grid: Grid, onto: np.ndarray, cube: np.ndarray, centre: np.ndarray, 
 
 
 def _near_the_clicks(grid: Grid, before: np.ndarray, after: np.ndarray, clicks: list[Point]) -> np.ndarray:
-    """`after`, with changes undone that do not hang together with one near a click."""
+    """`after`, with changes undone that the clicks do not ask for.
+
+    A change hangs together with one near a click.  A single click is put in the midst of what is wrong, so that its
+    change is not much thicker anywhere than there, and reaches no farther than some of its thickness.
+    """
     changed = (before > 0.5) != (after > 0.5)
     seeds: list[Point] = []
     for click in clicks:
@@ -218,4 +233,22 @@ def _near_the_clicks(grid: Grid, before: np.ndarray, after: np.ndarray, clicks: 
         found = np.argwhere(changed[box] & within)
         seeds += [tuple(int(c + s.start) for c, s in zip(p, box, strict=True)) for p in found]  # type: ignore[misc]
     wanted = components_touching(changed, seeds)
+    if len(clicks) == 1 and wanted.any():
+        wanted = _as_thick(grid, wanted, clicks[0])
     return np.where(changed & ~wanted, before, after)
+
+
+def _as_thick(grid: Grid, changed: np.ndarray, click: Point) -> np.ndarray:
+    """The part of a change that is about as thick as it is at the click, and not far from it."""
+    box = bounds(changed, [click], 4.0, grid.spacing)
+    depth = distance(changed[box], grid.spacing)
+    (at,) = shifted([click], box)
+    around, within = ball(depth.shape, at, THICKNESS_WITHIN, grid.spacing)
+    here = float((depth[around] * within).max())
+    part = (depth > 0) & (depth <= THICKER * here)
+    near, within = ball(depth.shape, at, FARTHER * here + RIM_REACH, grid.spacing)
+    close_by = np.zeros_like(part)
+    close_by[near] = within
+    out = np.zeros_like(changed)
+    out[box] = part & close_by
+    return out
