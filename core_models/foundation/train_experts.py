@@ -36,6 +36,8 @@ Way = Literal["expert", "frozen", "whole"]
 """What learns beside the head: the expert's adapters, nothing, or the whole trunk."""
 FOLDER = Path(__file__).resolve().parents[2] / "assets" / "foundation" / "experts"
 CLIP = 5.0
+HALVES = torch.backends.cpu.get_cpu_capability() == "AVX512"
+"""Whether training computes in bfloat16: a processor without wide units for it takes several times as long."""
 RARE = -3.0
 """Bias that a new head starts from: most pixels are of no structure, and small ones are lost while that is learnt."""
 
@@ -122,7 +124,7 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * scale
         images, masks = batch(slices, rows, recipe, step)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=HALVES):
             with torch.set_grad_enabled(way != "frozen"):
                 pyramid = encoder(images, expert=expert).pyramid
             logits = head(pyramid, masks.shape[-2:])
