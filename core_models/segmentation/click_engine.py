@@ -1,4 +1,4 @@
-"""The default engine: a learned network and the classical engine answer, and what is likelier right stands.
+"""The learned engine: a network and the classical engine answer, and what is likelier right stands.
 
 The network knows shapes (a vertebra among vertebrae, a bowel loop) but sees no farther than a cube around the click;
 the classical engine follows one tissue as far as it goes.  The network works on the answer so far, cube by cube around

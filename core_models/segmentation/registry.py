@@ -29,6 +29,7 @@ class EngineRow:
         modalities: DICOM codes it was made for; empty for any.
         entry: "module:class", imported on first use.
         needs: top-level packages that must be installed.
+        leads: modalities whose default it may be; empty for all that it fits.
     """
 
     name: str
@@ -39,6 +40,7 @@ class EngineRow:
     modalities: tuple[str, ...]
     entry: str
     needs: tuple[str, ...]
+    leads: tuple[str, ...] = ()
 
     @property
     def available(self) -> bool:
@@ -49,7 +51,7 @@ class EngineRow:
         return not self.modalities or modality in self.modalities
 
 
-# The first available row that fits a volume's modality is its default.
+# The first available row that fits a volume's modality, and leads there, is its default.
 ENGINES: tuple[EngineRow, ...] = (
     EngineRow(
         name="click",
@@ -60,6 +62,7 @@ ENGINES: tuple[EngineRow, ...] = (
         modalities=(),
         entry="core_models.segmentation.click_engine:ClickEngine",
         needs=("torch", "safetensors", "SimpleITK", "skimage", "edt", "scipy"),
+        leads=("MR", "CR", "DX", "RG"),  # on held-out CT it was no better than the watershed, and slower
     ),
     EngineRow(
         name="watershed",
@@ -86,7 +89,7 @@ def engine_for(volume: Volume) -> Engine:
 def default_for(modality: str) -> EngineRow:
     """The row of the default engine for a modality.  Raises ModelMissing as `engine_for`."""
     for row in ENGINES:
-        if row.available and row.fits(modality):
+        if row.available and row.fits(modality) and (not row.leads or modality in row.leads):
             return row
     raise ModelMissing(f"No segmentation engine for modality {modality} is installed; run `make run` once.")
 

@@ -1,4 +1,4 @@
-"""The default engine with tiny random weights: what holds whatever the weights are."""
+"""The learned engine with tiny random weights: what holds whatever the weights are."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from core_models.errors import Cancelled, ModelMissing, Refused
 from core_models.foundation.reading import Structure
-from core_models.segmentation import choice, click_net, looking, train_choice, train_clicks
+from core_models.segmentation import choice, click_net, looking, registry, train_choice, train_clicks
 from core_models.segmentation.click_engine import ClickEngine
 from core_models.segmentation.engine import Box, Click, Mask, Scribble
 from core_models.study.volume import Volume
@@ -161,3 +161,11 @@ def test_the_chooser_learns_which_engine_to_believe():
         assert figures["chosen"] <= figures["oracle"]
     with pytest.raises(Refused, match="too few"):
         train_choice.fit(found[:3])
+
+
+@pytest.mark.parametrize(
+    ("modality", "name"), [("CT", "watershed"), ("MR", "click"), ("DX", "click"), ("OT", "watershed")]
+)
+def test_the_network_leads_where_it_was_found_better(modality, name):
+    assert registry.default_for(modality).name == name
+    assert registry.ENGINES[0].fits(modality)
