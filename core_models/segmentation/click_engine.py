@@ -74,7 +74,7 @@ class ClickEngine:
 
     name = "click"
     version = "1"
-    licence = "Apache-2.0; the weights on the terms of their training data, see assets/segmentation/README.md"
+    licence = "Apache-2.0; the weights on the terms of their training data (assets/segmentation/README.md)"
 
     def __init__(self, folder: Path = FOLDER, anatomy: Callable[[Volume], tuple[Structure, ...]] | None = None) -> None:
         self.folder = folder

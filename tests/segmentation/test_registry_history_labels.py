@@ -37,7 +37,7 @@ def test_every_row_leads_to_the_engine_it_names():
 @pytest.mark.parametrize("modality", ["CT", "MR", "DX", "OT"])
 def test_every_modality_has_a_default(modality):
     volume = Volume(np.zeros((1, 4, 4), np.int16), np.eye(4), modality)
-    assert registry.engine_for(volume).name == registry.ENGINES[0].name
+    assert registry.engine_for(volume).name == registry.default_for(modality).name
 
 
 def test_undo_and_redo_have_no_depth_limit():

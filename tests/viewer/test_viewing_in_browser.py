@@ -107,7 +107,7 @@ def test_a_large_radiograph_of_16_bits_zooms_to_its_own_pixels(view: Screen) -> 
     array[0, :, 1::2] = 65535
     view.open(Volume(array, np.eye(4), modality="DX", unit="1", window=(32768.0, 65535.0)))
     whole = view.pixel("axial", (1500, 1250, 0))
-    assert 100 < whole[0] < 155, "in sight as a whole, neighbours are averaged and not left out"
+    assert 80 < whole[0] < 175, "in sight as a whole, neighbours are averaged and not left out"
     x, y = view.point("axial", (1500, 1250, 0))
     view.page.evaluate("([clientX, clientY]) => window.__viewer.viewer.focus.zoomAt({ clientX, clientY }, 40)", [x, y])
     for i, grey in ((1499, 255), (1500, 0), (1501, 255), (1502, 0)):
