@@ -111,7 +111,8 @@ def test_a_large_radiograph_of_16_bits_zooms_to_its_own_pixels(view: Screen) -> 
     x, y = view.point("axial", (1500, 1250, 0))
     view.page.evaluate("([clientX, clientY]) => window.__viewer.viewer.focus.zoomAt({ clientX, clientY }, 40)", [x, y])
     for i, grey in ((1499, 255), (1500, 0), (1501, 255), (1502, 0)):
-        assert view.pixel("axial", (i, 1250, 0)) == [grey] * 3
+        seen = view.pixel("axial", (i, 1250, 0))
+        assert all(abs(value - grey) < 64 for value in seen), "each pixel by itself, not averaged"
     view.hover("axial", (1501, 1250, 0))
     assert view.text("axial", "top-right").split("\n")[0] == "65535"
 
