@@ -23,7 +23,7 @@ FEATURES, KEPT_BY_OTHER = 20, 16
 KEEPS = 0.5  # Dice with the answer before that a later classical answer must have
 FILE = "choice.safetensors"
 UNSURE = (0.25, 0.75)  # probabilities between which the network does not know
-SETTLED = 0.08  # a largest unsure region below this share of the answer is no place for a click
+LARGE = 0.08  # a largest unsure region below this share of the answer is no place for a click
 
 
 def heeded(grid: Grid, answer: Answer, clicks: Sequence[Click]) -> float:
@@ -140,15 +140,16 @@ def load(folder: Path) -> Chooser:
 def hint(grid: Grid, answer: Answer) -> Click | None:
     """The middle of the largest region that the network does not know, and whether it takes it for inside.
 
-    None where that region is small against the answer: another click would hardly change it.
+    None where that region is small against the answer, and where another than the network answered: that knows yes and
+    no alone.
     """
     unsure = (answer.inside > UNSURE[0]) & (answer.inside < UNSURE[1])
-    if not unsure.any():
+    if answer.author != "network" or not unsure.any():
         return None
     parts = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(unsure.astype(np.uint8))))
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
-    if sizes.max() < SETTLED * max(1, np.count_nonzero(answer.mask)):
+    if sizes.max() < LARGE * max(1, np.count_nonzero(answer.mask)):
         return None
     region = parts == int(sizes.argmax())
     depth = distance(np.pad(region, 1), grid.spacing)[1:-1, 1:-1, 1:-1]

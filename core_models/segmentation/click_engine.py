@@ -122,8 +122,8 @@ class ClickEngine:
         mask = native.upsample_probability(grid, answer.inside.astype(np.float32), answer.box, inside, outside)
         if watershed_engine.in_outer_air(grid, clicks):
             notes.append(watershed_engine.OUTER_AIR)
-        hint = choice.hint(grid, answer)
-        return Segmentation(mask, answer.expected, len(clicks), " ".join(notes), hint, hint is None)
+        # Whether another click would help was not measured: `settled` stays False.
+        return Segmentation(mask, answer.expected, len(clicks), " ".join(notes), choice.hint(grid, answer))
 
     def _answer(self, prepared: Prepared, prompts: tuple[Prompt, ...], cancelled: Callable[[], bool]) -> Answer:
         """The answer to all prompts, built on that to all but the last."""
@@ -141,14 +141,13 @@ class ClickEngine:
         latest = as_clicks(volume, prompts[-1:])
         clicks, _ = watershed_engine.settle((*earlier, *latest))
         newest = len(latest) if begun else len(clicks)
-        answer = looking.look(prepared.grid, prepared.pyramid, _net(self.folder), clicks, newest, before, cancelled)
-        drawn = self._under(prepared, clicks) if before is None else None
-        if drawn is not None:
-            answer = drawn
-        elif before is None or before.author != "anatomy":
-            mask, box = watershed_engine.coarse(prepared.grid, clicks, cancelled)
-            other = choice.classical(prepared.grid, mask, box)
-            answer = choice.better(prepared.grid, clicks, before, answer, other, _chooser(self.folder))
+        answer = self._under(prepared, clicks) if before is None else None
+        if answer is None:
+            answer = looking.look(prepared.grid, prepared.pyramid, _net(self.folder), clicks, newest, before, cancelled)
+            if not prepared.structures:
+                mask, box = watershed_engine.coarse(prepared.grid, clicks, cancelled)
+                other = choice.classical(prepared.grid, mask, box)
+                answer = choice.better(prepared.grid, clicks, before, answer, other, _chooser(self.folder))
         prepared.answers[prompts] = answer
         while len(prepared.answers) > KEPT:
             prepared.answers.popitem(last=False)

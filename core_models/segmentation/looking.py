@@ -27,6 +27,7 @@ from core_models.segmentation.morphology import (
     distance,
     shifted,
 )
+from core_models.segmentation.watershed_engine import CANCELLED
 
 FINE, COARSE = 2.0, 4.0  # edges of the cubes' voxels
 RIM_CHANGED = 0.01  # of a cube's rim voxels differ: the structure goes on beyond it
@@ -46,7 +47,7 @@ class Answer:
         box: of the grid.
         inside: float16 probabilities in the box.
         expected: the Dice that whoever answered expects, 0 to 1.
-        author: "network" or "watershed".
+        author: "network", "watershed" or "anatomy" (the model of whole radiographs).
     """
 
     box: Box
@@ -108,7 +109,7 @@ def look(
 
     def cube(step: float) -> tuple[np.ndarray, np.ndarray, float]:
         if cancelled():
-            raise Cancelled("Another click came before this one was answered.")
+            raise Cancelled(CANCELLED)
         return _cube(grid, pyramid, net, places, adds, centre, step, shape, so_far if before is not None else None)
 
     old, fine, expected = cube(FINE)

@@ -145,6 +145,13 @@ def test_the_hint_is_where_the_network_is_unsure_and_none_where_it_is_sure(engin
     hint = choice.hint(prepared.grid, looking.Answer(box, inside, 0.9, "network"))
     assert hint.positive
     assert 0.25 < inside[prepared.grid.from_native(hint.index[::-1])] < 0.75
+    assert choice.hint(prepared.grid, looking.Answer(box, inside, 0.9, "watershed")) is None
+
+
+def test_the_engine_never_claims_that_another_click_would_not_help(engine, prepared, monkeypatch):
+    """Nobody measured when that is so: an answer without an unsure place is not one that is right."""
+    monkeypatch.setattr(choice, "hint", lambda *_: None)
+    assert not engine.segment(prepared, ROW[:1]).settled
 
 
 def test_the_chooser_learns_which_engine_to_believe():
@@ -166,6 +173,6 @@ def test_the_chooser_learns_which_engine_to_believe():
 @pytest.mark.parametrize(
     ("modality", "name"), [("CT", "watershed"), ("MR", "click"), ("DX", "click"), ("OT", "watershed")]
 )
-def test_the_network_leads_where_it_was_found_better(modality, name):
+def test_each_modality_has_the_default_that_the_registry_says(modality, name):
     assert registry.default_for(modality).name == name
     assert registry.ENGINES[0].fits(modality)
