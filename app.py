@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help="segmentation: this engine; may be repeated; default: the page's, the classical one and a lazy baseline",
+        help="segmentation: this engine; may be repeated; default: those that ship and a lazy baseline",
     )
     evaluate.add_argument("--json", action="store_true", help="one JSON object on the last line")
     fuzz = command("fuzz", _fuzz, "read thousands of broken files: only a refusal may come of each")
@@ -363,14 +363,14 @@ def _labelled_scans(settings: Settings) -> dict[str, tuple[Path, Path]]:
 
 
 def _segmentation(settings: Settings, options: Options) -> dict[str, Any]:
-    """Simulated clicks on what no engine was trained on: the default engine, the classical one, the lazy baseline."""
+    """Simulated clicks on what no engine was trained on: every engine that ships, and the lazy baseline."""
     from core_models.segmentation import cohorts, evaluation, judged, registry
     from webapp import labelled
 
     if options.record and (options.limit or options.engine):
         raise Refused("Figures of a part of the cases or engines are not kept: leave out --limit and --engine.")
     default = registry.default_for("CT").name
-    names = options.engine or [default, evaluation.CLASSICAL, evaluation.BASELINE]
+    names = options.engine or [*(row.name for row in registry.ENGINES), evaluation.BASELINE]
     demo = next(iter(_labelled_scans(settings).values()), None)
     vertebrae = labelled.vertebrae(settings, _bar("vertebrae"))
     every = cohorts.cases(options.data or settings.data, demo, vertebrae)
