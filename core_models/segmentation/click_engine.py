@@ -27,7 +27,7 @@ from core_models.segmentation.engine import Click, Mask, Prompt, Segmentation, n
 from core_models.segmentation.grid import Grid
 from core_models.segmentation.looking import Answer, Level
 from core_models.segmentation.morphology import bounds
-from core_models.segmentation.prompts import as_clicks
+from core_models.segmentation.prompts import as_clicks, confined
 from core_models.study.volume import Volume
 
 FOLDER = Path(__file__).resolve().parents[2] / "assets" / "segmentation"
@@ -120,6 +120,7 @@ class ClickEngine:
         answer = self._answer(prepared, prompts, cancelled)
         inside, outside = ([c.index[::-1] for c in clicks if c.positive is side] for side in (True, False))
         mask = native.upsample_probability(grid, answer.inside.astype(np.float32), answer.box, inside, outside)
+        mask = confined(grid.volume, prompts, mask)
         if watershed_engine.in_outer_air(grid, clicks):
             notes.append(watershed_engine.OUTER_AIR)
         # Whether another click would help was not measured: `settled` stays False.

@@ -10,7 +10,7 @@ import numpy as np
 from skimage.draw import polygon
 
 from core_models.errors import Refused
-from core_models.segmentation.engine import Box, Click, Index, Lasso, Prompt, Scribble
+from core_models.segmentation.engine import Box, Click, Index, Lasso, Mask, Prompt, Scribble
 from core_models.segmentation.morphology import distance
 from core_models.study.volume import Volume
 
@@ -37,6 +37,54 @@ def as_clicks(volume: Volume, prompts: tuple[Prompt, ...]) -> tuple[Click, ...]:
         else:
             out += _box(volume, prompt)
     return tuple(out)
+
+
+def confined(volume: Volume, prompts: tuple[Prompt, ...], mask: Mask) -> Mask:
+    """The mask without what lies outside a box or a ring on the slices that it was drawn on.
+
+    A later click or line that adds outside takes that back: the latest word counts.
+    """
+    voxels = mask.voxels.copy()
+    for number, prompt in enumerate(prompts):
+        if not isinstance(prompt, Box | Lasso):
+            continue
+        later = as_clicks(volume, tuple(p for p in prompts[number + 1 :] if not isinstance(p, Box | Lasso)))
+        allowed = _allowed(prompt, mask)
+        outside = [c for c in later if c.positive and not _holds(allowed, mask, c.index)]
+        if not outside:
+            voxels &= allowed
+    inner = Mask.from_full(voxels)
+    offset = tuple(o + i for o, i in zip(mask.offset, inner.offset, strict=True))
+    return Mask(offset, inner.voxels, mask.shape)  # type: ignore[arg-type]
+
+
+def _allowed(prompt: Box | Lasso, mask: Mask) -> np.ndarray:
+    """bool, in the mask's box: everything but what is outside on the prompt's own slices."""
+    points = np.asarray((prompt.first, prompt.last) if isinstance(prompt, Box) else prompt.points)
+    low, high = points.min(axis=0), points.max(axis=0)
+    allowed = np.ones(mask.voxels.shape, bool).transpose(2, 1, 0)  # (i, j, k), a view
+    origin = np.asarray(mask.offset[::-1])
+    size = np.asarray(allowed.shape)
+    flat = [axis for axis in (2, 1, 0) if low[axis] == high[axis]]
+    axis = flat[0] if flat else 2
+    a, b = (n for n in range(3) if n != axis)
+    inside = np.zeros(size[[a, b]], bool)
+    if isinstance(prompt, Box):
+        first, last = (np.clip(e - origin, 0, size) for e in (low, high + 1))
+        inside[first[a] : last[a], first[b] : last[b]] = True
+    else:
+        corners = points[:, [a, b]] - origin[[a, b]]
+        inside[polygon(*corners.T, shape=tuple(inside.shape))] = True
+    for k in range(max(0, low[axis] - origin[axis]), min(size[axis], high[axis] + 1 - origin[axis])):
+        np.moveaxis(allowed, axis, 0)[k] = inside
+    return allowed.transpose(2, 1, 0)
+
+
+def _holds(allowed: np.ndarray, mask: Mask, index: Index) -> bool:
+    """Whether a voxel (i, j, k) is not forbidden; outside the mask's box there is nothing to forbid."""
+    at = tuple(c - o for c, o in zip(index[::-1], mask.offset, strict=True))
+    within = all(0 <= c < n for c, n in zip(at, allowed.shape, strict=True))
+    return bool(allowed[at]) if within else True
 
 
 def plane_of(points: tuple[Index, ...]) -> int:

@@ -39,7 +39,7 @@ from core_models.segmentation.morphology import (
     flood,
     shifted,
 )
-from core_models.segmentation.prompts import as_clicks
+from core_models.segmentation.prompts import as_clicks, confined
 from core_models.study.volume import Volume
 
 SAMPLE_RADIUS = 4.0  # values within this of a click tell what tissue it is in
@@ -118,6 +118,7 @@ class WatershedEngine:
         mask, box = coarse(prepared, kept, cancelled)
         points = [[c.index[::-1] for c in kept if c.positive is side] for side in (True, False)]
         native_mask = native.upsample(prepared, mask, box, *points)  # type: ignore[arg-type]
+        native_mask = confined(prepared.volume, prompts, native_mask)
         if in_outer_air(prepared, kept):
             notes.append(OUTER_AIR)
         return Segmentation(native_mask, confidence(prepared, mask, box), len(kept), " ".join(notes))

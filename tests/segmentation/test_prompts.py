@@ -5,7 +5,7 @@ import pytest
 
 from core_models.errors import Refused
 from core_models.segmentation import prompts
-from core_models.segmentation.engine import Box, Click, Lasso, Scribble
+from core_models.segmentation.engine import Box, Click, Lasso, Mask, Scribble
 from core_models.study.volume import Volume
 
 VOLUME = Volume(np.zeros((20, 60, 80), np.int16), np.diag([1.0, 1.0, 3.0, 1.0]), modality="CT", unit="HU")
@@ -59,3 +59,31 @@ def test_a_ring_at_the_scans_rim_has_its_clicks_inside_the_scan():
 def test_a_prompt_that_cannot_be_is_refused_with_a_reason(prompt, says):
     with pytest.raises(Refused, match=says):
         prompts.as_clicks(VOLUME, (prompt,))
+
+
+WHOLE = Mask.from_full(np.ones((6, 30, 40), bool))
+SMALL = Volume(np.zeros((6, 30, 40), np.int16), np.eye(4), modality="CT", unit="HU")
+
+
+def test_nothing_outside_a_box_stays_on_its_slice_and_other_slices_are_left_alone():
+    full = prompts.confined(SMALL, (Box((10, 5, 2), (20, 15, 2)),), WHOLE).full()
+    assert full[[0, 1, 3, 4, 5]].all()
+    assert full[2, 5:16, 10:21].all()
+    assert full[2].sum() == 11 * 11
+
+
+def test_a_box_on_another_plane_and_a_ring_confine_there_too():
+    coronal = prompts.confined(SMALL, (Box((10, 7, 1), (20, 7, 4)),), WHOLE).full()
+    assert coronal[:, 7].sum() == 4 * 11
+    assert coronal[:, 8].all()
+    ring = prompts.confined(SMALL, (Lasso(((5, 5, 3), (25, 5, 3), (25, 20, 3), (5, 20, 3))),), WHOLE).full()
+    assert ring[3, 6:20, 6:25].all()
+    assert not ring[3, :5].any()
+    assert ring[2].all()
+
+
+def test_a_later_click_outside_a_box_takes_it_back_and_one_inside_does_not():
+    box = Box((10, 5, 2), (20, 15, 2))
+    assert prompts.confined(SMALL, (box, Click((30, 25, 2))), WHOLE).full().all()
+    assert not prompts.confined(SMALL, (box, Click((15, 10, 2))), WHOLE).full()[2, 25, 30]
+    assert not prompts.confined(SMALL, (Click((30, 25, 2)), box), WHOLE).full()[2, 25, 30]
