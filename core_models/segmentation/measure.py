@@ -12,7 +12,7 @@ from core_models.errors import Refused
 from core_models.segmentation.engine import Mask
 from core_models.study.volume import Volume
 
-DEPTH_VOXELS = 2_000_000  # past this the deepest point is looked for on every second (third, ...) voxel
+DEPTH_VOXELS = 400_000  # past this the deepest point is looked for on every second (third, ...) voxel
 Lps = tuple[float, float, float]
 
 
@@ -126,7 +126,7 @@ def deepest_index(volume: Volume, mask: Mask) -> tuple[int, int, int]:
         stride, sparse = 1, mask.voxels
     # A single slice has no surface above and below: padded there too, every voxel would be one step from it.
     above = 0 if mask.shape[0] == 1 else 1
-    padded = np.pad(sparse, ((above, above), (1, 1), (1, 1)))
+    padded = np.pad(sparse, ((above, above), (1, 1), (1, 1))).view(np.uint8)  # as edt is fastest
     depth = euclidean.edt(padded, anisotropy=tuple(s * stride for s in volume.spacing))
     depth = depth[above : len(depth) - above, 1:-1, 1:-1]
     at = np.unravel_index(np.argmax(depth), depth.shape)
