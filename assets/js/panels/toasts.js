@@ -1,6 +1,6 @@
 // `toast` events in → sentences in a polite live region out; each leaves by itself or on a click.
 //
-// One with an `action` {label, title, run, over} has a button beside its sentence: it stays longer, and for as long as
+// One with an `action` {label, key, run, over} has a button beside its sentence: it stays longer, and for as long as
 // the pointer or the focus is on it, and leaves when `over` (an AbortSignal) says that there is nothing to act on.
 
 import { on } from '/static/js/bus.js';
@@ -23,12 +23,12 @@ export function mount(element) {
   });
 }
 
-function withAction(kind, text, { label, title = '', run, over = null }) {
+function withAction(kind, text, { label, key = '', run, over = null }) {
   const note = h(
     `div.rp-toast.${kind}`,
     {},
     h('button.rp-said', { type: 'button', title: 'Dismiss' }, text),
-    h('button.rp-act', { type: 'button', title, onclick: () => run() }, label),
+    h('button.rp-act', { type: 'button', onclick: () => run() }, label, key ? h('kbd', {}, key) : null),
   );
   over?.addEventListener('abort', () => note.remove(), { once: true });
   return note;

@@ -664,7 +664,7 @@ export class Viewer extends Loaded {
       );
       this.offers.signal.addEventListener('abort', () => offer.abort());
       const run = () => this.enqueue(() => this.journal.take(entry));
-      emit('toast', { text: `“${row.label || `Segment ${row.number}`}” is deleted.`, action: { label: 'Undo', title: 'Bring it back (Ctrl+Z)', run, over: offer.signal } });
+      emit('toast', { text: `“${row.label || `Segment ${row.number}`}” is deleted.`, action: { label: 'Undo', key: 'Ctrl+Z', run, over: offer.signal } });
     });
   }
 
