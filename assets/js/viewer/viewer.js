@@ -545,6 +545,7 @@ export class Viewer extends Loaded {
       await this.queue;
       if (this.series !== series) return;
       await this.apart();
+      emit('segment:asked');
       const path = `/api/series/${encodeURIComponent(series.id)}/prompt`;
       await this.change(() => api('POST', path, { prompt, segment, begins }), () => (segment ? this.active === segment : this.begins === begins));
       this.drawNow();
