@@ -20,6 +20,13 @@ def distance(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
     return euclidean.edt(cells, anisotropy=spacing, parallel=2)
 
 
+def signed_distance(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """`distance` of the True voxels, and that of the False ones to the nearest True one as a negative number."""
+    cells = np.ascontiguousarray(mask, bool).view(np.uint8) + np.uint8(1)
+    apart = euclidean.edt(cells, anisotropy=spacing, parallel=2)  # to the nearest voxel of the other kind, in one go
+    return np.where(mask, apart, -apart)
+
+
 def depth_of(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
     """As `distance`, computed in the mask's own box: cheaper where the mask is a small part of the array."""
     out = np.zeros(mask.shape, np.float32)

@@ -38,8 +38,9 @@ from core_models.segmentation.morphology import (
     dilate,
     distance,
     flood,
-    shifted,
     grown,
+    shifted,
+    signed_distance,
 )
 from core_models.segmentation.prompts import as_clicks, confined
 from core_models.study.volume import Volume
@@ -333,7 +334,7 @@ def _refine(
     """Move the rim to the image's edge: a watershed on the gradient inside a band; (bool in box, box)."""
     box = bounds(mask, [*inside, *outside], 3 * BAND, grid.spacing)
     rough = mask[box]
-    inner, outer = distance(rough, grid.spacing), distance(~rough, grid.spacing)
+    inner = signed_distance(rough, grid.spacing)
     smooth = grid.smooth[box]
     alike = np.zeros(rough.shape, bool)
     for tissue in tissues:
@@ -348,7 +349,7 @@ def _refine(
     sure &= ~against
     for p in shifted(inside, box):
         sure[p] = True
-    other = ((outer > BAND) | against | (~alike & ~rough)) & ~sure
+    other = ((inner < -BAND) | against | (~alike & ~rough)) & ~sure
     markers = np.where(sure, 1, np.where(other, 2, 0)).astype(np.int32)
     # Only markers that touch an undecided voxel can flood one; the others would but fill the queue.
     settled = sure.copy()
@@ -378,6 +379,16 @@ def confidence(grid: Grid, mask: np.ndarray, box: Box) -> float:
 
     A gradient of 8 grey levels (HU) per mm counts a half.
     """
-    depth = distance(mask, grid.spacing)
-    surface = grid.edges[box][mask & (depth <= 1.01 * max(grid.spacing[1:]))]
+    surface = grid.edges[box][mask & ~_inner(mask, grid.spacing)]
     return float(np.mean(surface / (surface + 8.0))) if surface.size else 0.0
+
+
+def _inner(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """Voxels whose neighbours are of the mask too, along the axes that are no coarser than those of the slice."""
+    out = mask.copy()
+    for axis in range(3):
+        if spacing[axis] <= 1.01 * max(spacing[1:]):
+            line, own = np.moveaxis(out, axis, 0), np.moveaxis(mask, axis, 0)
+            line[1:] &= own[:-1]
+            line[:-1] &= own[1:]
+    return out
