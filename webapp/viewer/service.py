@@ -96,6 +96,10 @@ class SegmentService:
 
     # ---- preparing -------------------------------------------------------------------------------------------------
 
+    def warm(self) -> None:
+        """Load what every scan's engine needs, in the background, before the first scan is opened."""
+        self._worker.submit(_load_engine)
+
     def prepare(self, series_id: str) -> Future[_Prepared]:
         """Begin preparing a series in the background, or join what is under way; returns at once."""
         with self._lock:
@@ -425,6 +429,12 @@ class SegmentService:
     def close(self) -> None:
         """Let the background thread end after what it is doing."""
         self._worker.shutdown(wait=False, cancel_futures=True)
+
+
+def _load_engine() -> None:
+    from core_models.segmentation import flooding
+
+    flooding.ready()
 
 
 def _unit(volume: Volume) -> str:
