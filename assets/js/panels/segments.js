@@ -6,7 +6,7 @@ import { debounce, fill, h, quantity } from './dom.js';
 import { measurementList } from './measurements.js';
 import { guarded, panelReady } from './page.js';
 
-const PLOT_MS = 400;
+const PLOT_MS = 1500; // without a graphics card drawing it takes the processor from the next click's answer
 const NAMES = [
   'liver', 'spleen', 'right kidney', 'left kidney', 'right lung', 'left lung', 'heart', 'aorta', 'trachea', 'stomach',
   'gallbladder', 'pancreas', 'bladder', 'nodule', 'mass', 'pleural effusion', 'lymph node', 'vertebra', 'rib',
@@ -46,6 +46,7 @@ export function mount(element, { trigger }) {
     draw();
     plot();
   });
+  on('segment:asked', () => plot.pending() && plot());
   on('segment:select', ({ id }) => {
     active = id;
     draw();

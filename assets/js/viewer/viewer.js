@@ -197,13 +197,11 @@ export class Viewer extends Loaded {
   invalidate() {
     if (this.scheduled) return;
     this.scheduled = true;
-    requestAnimationFrame(() => {
-      this.scheduled = false;
-      this.drawNow();
-    });
+    requestAnimationFrame(() => this.scheduled && this.drawNow());
   }
 
   drawNow() {
+    this.scheduled = false; // whatever waited for the next frame is drawn here
     if (!this.shown) return;
     const started = performance.now();
     for (const pane of this.panes) pane.draw();
@@ -526,7 +524,6 @@ export class Viewer extends Loaded {
         if (error.name !== 'AbortError') emit('toast', { level: 'error', text: error.message });
       })
       .finally(() => this.series === series && this.invalidate());
-    this.invalidate();
   }
 
   /** Add a click at a voxel. */
@@ -549,9 +546,9 @@ export class Viewer extends Loaded {
       await this.queue;
       if (this.series !== series) return;
       await this.apart();
+      emit('segment:asked');
       const path = `/api/series/${encodeURIComponent(series.id)}/prompt`;
       await this.change(() => api('POST', path, { prompt, segment, begins }), () => (segment ? this.active === segment : this.begins === begins));
-      this.drawNow();
       this.metrics.clicks.push(performance.now() - started);
     };
     const flight = post()
@@ -638,9 +635,10 @@ export class Viewer extends Loaded {
       const row = answer.segments.find((candidate) => candidate.id === answer.segment);
       const before = this.allRows.find((candidate) => candidate.id === answer.segment)?.steps.length ?? 0;
       emit('segments:changed', { segments: answer.segments, active: !current || current() ? answer.segment : this.active });
-      emit('evidence:changed');
       if (row?.note) emit('toast', { level: 'info', text: row.note });
       if (current) this.noteSteps(answer.segment, before);
+      await this.masksReady; // the overlay first, then the cards
+      emit('evidence:changed');
     }
     await this.masksReady;
     return answer.segment;
