@@ -219,8 +219,8 @@ def test_undo_and_redo_lead_through_the_same_masks(client: TestClient, series: s
 
 def test_looks_and_name_are_changed_and_the_board_hears_of_the_name(client: TestClient, harness: Harness) -> None:
     study = harness.add(ct())
-    harness.service.told()
     path = f"/api/segments/{_segment(_click(client, study.series[0].id))['id']}"
+    harness.service.told()
     harness.changes.clear()
     shown = _segment(client.patch(path, json={"visible": False, "colour": "#AA0011"}))
     assert (shown["visible"], shown["colour"], shown["suggested"]) == (False, "#aa0011", True)
