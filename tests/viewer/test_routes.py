@@ -171,6 +171,7 @@ def test_a_click_becomes_a_measured_segment(client: TestClient, harness: Harness
     assert row["measurement"]["volume_ml"] == pytest.approx(75 * np.prod(SPACING) / 1000)
     assert row["measurement"]["mean"] == pytest.approx(40)
     assert client.get(f"/api/studies/{study.id}/segments").json() == answer.json()["segments"]
+    harness.service.told()
     assert harness.changes == [study.id]
 
 
@@ -219,12 +220,15 @@ def test_undo_and_redo_lead_through_the_same_masks(client: TestClient, series: s
 def test_looks_and_name_are_changed_and_the_board_hears_of_the_name(client: TestClient, harness: Harness) -> None:
     study = harness.add(ct())
     path = f"/api/segments/{_segment(_click(client, study.series[0].id))['id']}"
+    harness.service.told()
     harness.changes.clear()
     shown = _segment(client.patch(path, json={"visible": False, "colour": "#AA0011"}))
     assert (shown["visible"], shown["colour"], shown["suggested"]) == (False, "#aa0011", True)
+    harness.service.told()
     assert harness.changes == []
     named = _segment(client.patch(path, json={"label": "spleen"}))
     assert (named["label"], named["suggested"], named["visible"]) == ("spleen", False, False)
+    harness.service.told()
     assert harness.changes == [study.id]
     for body in ({"colour": "red"}, {"visible": 1}, {"number": 9}):
         assert client.patch(path, json=body).status_code == 422
