@@ -55,6 +55,7 @@ class SegmentStore(Protocol):
     def save_segment(self, segment_id: str, **values: Any) -> Any: ...
     def edit_segment(self, segment_id: str, **values: Any) -> Any: ...
     def delete_segment(self, segment_id: str) -> None: ...
+    def restore_segment(self, segment_id: str) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -417,12 +418,18 @@ class SegmentService:
         return row
 
     def delete(self, segment_id: str) -> str:
-        """Remove a segment; returns its study's id.  Raises NotFound, Conflict."""
+        """Take a segment away; returns its study's id.  Raises NotFound, Conflict."""
         row = self.store.segment(segment_id)
         with self._series_lock(row.series_id):
             self.store.delete_segment(segment_id)
         self._changed(row.study_id)
         return row.study_id
+
+    def restore(self, segment_id: str) -> Any:
+        """Bring a deleted segment back as it was.  Raises NotFound, Conflict."""
+        row = self.store.restore_segment(segment_id)
+        self._changed(row.study_id)
+        return row
 
     def _changed(self, study_id: str) -> None:
         """Tell in the background: the overlay does not wait for the cards, and who reads cards refreshes them first."""

@@ -53,6 +53,7 @@ export class Viewer extends Loaded {
     this.hints = true;
     this.metrics = { first_image_ms: null, volume_ready_ms: null, frames: [], clicks: [] };
     this.journal = new Journal();
+    this.offers = new AbortController(); // ends what toasts offer to undo in this study
     this.annotations = new Annotations(this);
     this.drawing = new Drawing(this);
     this.cine = new Cine(this);
@@ -86,6 +87,7 @@ export class Viewer extends Loaded {
       on('segment:select', ({ id }) => this.select(id)),
       on('viewer:goto', (detail) => this.goto(detail.lps, detail.segment, detail.annotation)),
       on('segment:largest', ({ id }) => this.toLargest(id)),
+      on('segment:delete', ({ id }) => this.removeSegment(id)),
       on('finding:show', (detail) => this.showFinding(detail)),
     ];
     this.stop.signal.addEventListener('abort', () => stops.forEach((end) => end()));
@@ -117,6 +119,8 @@ export class Viewer extends Loaded {
     this.forget();
     this.annotations.forget();
     this.journal.clear();
+    this.offers.abort();
+    this.offers = new AbortController();
     this.companion.forget();
     for (const pane of this.panes) pane.free();
     this.setLayout(this.layout);
@@ -638,6 +642,43 @@ export class Viewer extends Loaded {
     }
     await this.masksReady;
     return answer.segment;
+  }
+
+  /** Delete a segment at once; the journal and a toast bring it back. */
+  removeSegment(id) {
+    const { study } = this;
+    return this.enqueue(async () => {
+      const row = this.allRows.find((candidate) => candidate.id === id);
+      if (!row || this.study !== study) return;
+      await this.dropSegment(id);
+      if (this.study !== study) return;
+      const offer = new AbortController();
+      const entry = this.journal.push(
+        () => {
+          offer.abort();
+          return this.restoreSegment(id);
+        },
+        () => this.dropSegment(id),
+      );
+      this.offers.signal.addEventListener('abort', () => offer.abort());
+      const run = () => this.enqueue(() => this.journal.take(entry));
+      emit('toast', { text: `“${row.label || `Segment ${row.number}`}” is deleted.`, action: { label: 'Undo', key: 'Ctrl+Z', run, over: offer.signal } });
+    });
+  }
+
+  /** Answers false where it is not there any more. */
+  async dropSegment(id) {
+    if (!this.allRows.some((row) => row.id === id)) return false;
+    return this.change(() => api('DELETE', `/api/segments/${encodeURIComponent(id)}`), () => this.active === id);
+  }
+
+  /** Answers false where it is there already; one that the server has let go of is said to be gone, once. */
+  async restoreSegment(id) {
+    if (this.allRows.some((row) => row.id === id)) return false;
+    return this.change(() => api('POST', `/api/segments/${encodeURIComponent(id)}/restore`)).catch((error) => {
+      if (error.status !== 404) throw error;
+      emit('toast', { level: 'warning', text: error.message });
+    });
   }
 
   /** Outline instead of fill for the active segment, or back. */
