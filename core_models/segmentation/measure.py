@@ -92,16 +92,18 @@ def longest_axial_diameter(affine: np.ndarray, mask: Mask) -> tuple[float, int, 
     best, best_k, best_pair = -1.0, 0, np.zeros((2, 2))
     edges = affine[:3, :2]  # LPS mm per column i, per row j
     offset_k, offset_j, offset_i = mask.offset
-    for z in np.argsort(-mask.voxels.sum(axis=(1, 2))):  # the fullest first, so that most others fall to the bound
+    in_rows, in_columns = mask.voxels.any(axis=2), mask.voxels.any(axis=1)
+    held = np.flatnonzero(in_rows.any(axis=1))
+    # An upper bound for each slice, true for sheared axes too (triangle inequality): its box's diagonals.
+    width, height = (_extent(line[held]) for line in (in_columns, in_rows))
+    reach = width[:, None, None] * edges[:, :1] + height[:, None, None] * edges[:, 1:] * np.array([[1, -1]])
+    bounds = np.linalg.norm(reach, axis=1).max(axis=1)
+    for n in np.argsort(-bounds):
+        if bounds[n] <= best:
+            break
+        z = held[n]
         plane = mask.voxels[z]
-        rows = np.flatnonzero(plane.any(axis=1))
-        if rows.size == 0:
-            continue
-        columns = np.flatnonzero(plane.any(axis=0))
-        # An upper bound, true for sheared axes too (triangle inequality).
-        reach = (np.ptp(columns) + 1) * edges[:, :1] + (np.ptp(rows) + 1) * edges[:, 1:] * np.array([[1, -1]])
-        if np.linalg.norm(reach, axis=0).max() <= best:
-            continue
+        rows = np.flatnonzero(in_rows[z])
         first = plane[rows].argmax(axis=1) - 0.5
         last = plane.shape[1] - plane[rows][:, ::-1].argmax(axis=1) - 0.5
         corners = np.concatenate(
@@ -116,6 +118,11 @@ def longest_axial_diameter(affine: np.ndarray, mask: Mask) -> tuple[float, int, 
     k = offset_k + best_k
     first_end, second_end = (_lps(affine, (p[0] + offset_i, p[1] + offset_j, k)) for p in best_pair)
     return best, k, (first_end, second_end)
+
+
+def _extent(lines: np.ndarray) -> np.ndarray:
+    """From the first True to the last of each row of a bool array, both counted."""
+    return lines.shape[1] - lines[:, ::-1].argmax(axis=1) - lines.argmax(axis=1)
 
 
 def deepest_index(volume: Volume, mask: Mask) -> tuple[int, int, int]:
