@@ -146,6 +146,21 @@ def test_a_guessed_name_follows_the_mask_until_the_reader_names_it(harness: Harn
     assert harness.service.undo(row.id).label == "liver"
 
 
+def test_what_a_guess_rests_on_is_kept_until_the_reader_names_it(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = labels.Suggestion("spleen", 0.83, "position, HU and shape, 83 %")
+    monkeypatch.setattr(labels, "suggest", lambda volume, mask: found)
+    series = harness.add(ct()).series[0].id
+    row = harness.service.click(series, A, True)
+    assert (row.label, row.suggested) == ("spleen", found.basis)
+    monkeypatch.setattr(labels, "suggest", lambda volume, mask: labels.UNSURE)
+    row = harness.service.click(series, B, True, row.id)
+    assert (row.label, row.suggested) == ("structure", True)
+    harness.service.edit(row.id, label="spleen")
+    assert harness.store.segment(row.id).suggested is False
+
+
 @pytest.mark.usefixtures("guesses")
 def test_a_name_given_while_a_click_is_computed_stays(harness: Harness, engine: GatedEngine, at_once) -> None:
     series = harness.add(ct()).series[0].id

@@ -295,7 +295,15 @@ class SegmentService:
         }
         # A guessed name follows the mask until the reader has chosen one.
         if not mask.empty and (row is None or row.suggested):
-            values |= {"label": answer.label or suggest(volume, mask).label, "suggested": True}
+            found = None if answer.label else suggest(volume, mask)
+            values |= (
+                {"label": answer.label, "suggested": True}
+                if found is None
+                else {
+                    "label": found.label,
+                    "suggested": found.basis or True,
+                }
+            )
         if row is None or row.engine == BY_HAND:
             values |= self._maker(series_id, after, move)
         if row is None:
