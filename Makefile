@@ -24,7 +24,7 @@ test: $(VENV)/.installed
 	  echo "chromium, dicom3tools or poppler-utils is missing: some tests will be skipped"
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 clean:
 	rm -rf $(VENV)

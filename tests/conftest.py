@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from core_models.errors import ReadingRoomError
 from webapp import demo, settings
@@ -25,8 +28,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def spare(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Where this session prepares what the machine does not have yet."""
-    return replace(_REAL, home=tmp_path_factory.mktemp("prepared"))
+    """Where this session prepares what the machine does not have yet: one place for all its processes."""
+    mine = tmp_path_factory.getbasetemp()
+    home = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "prepared"
+    home.mkdir(exist_ok=True)
+    return replace(_REAL, home=home)
+
+
+def _one_at_a_time(spare: Settings, name: str) -> FileLock:
+    return FileLock(spare.home / f"{name}.lock")
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +47,10 @@ def demo_ct(spare: Settings) -> Path:
     except ReadingRoomError:
         pass
     try:
-        demo.fetch(spare)
+        with _one_at_a_time(spare, "demo"):
+            with contextlib.suppress(ReadingRoomError):
+                return demo.paths(spare, "chest-ct")[0]  # another process has fetched it
+            demo.fetch(spare)
         return demo.paths(spare, "chest-ct")[0]
     except ReadingRoomError as error:
         pytest.skip(f"the demo CT is not here: {error}")
@@ -51,7 +64,9 @@ def prepared_models(spare: Settings) -> Path:
     if vision_language.prepared(_REAL.models):
         return _REAL.models
     try:
-        vision_language.prepare(spare.models)
+        with _one_at_a_time(spare, "models"):
+            if not vision_language.prepared(spare.models):
+                vision_language.prepare(spare.models)
     except ReadingRoomError as error:
         pytest.skip(f"the language model cannot be prepared: {error}")
     return spare.models
@@ -68,7 +83,9 @@ def index_folder(spare: Settings) -> Path:
     except ReadingRoomError:
         pass
     try:
-        index.build(corpora.read("open-i")[:INDEXED], TextEncoder(_REAL.threads), spare.index)
+        with _one_at_a_time(spare, "index"):
+            if not spare.index.exists():
+                index.build(corpora.read("open-i")[:INDEXED], TextEncoder(_REAL.threads), spare.index)
     except ReadingRoomError as error:
         pytest.skip(f"the index cannot be built: {error}")
     return spare.index

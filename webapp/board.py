@@ -2,7 +2,9 @@
 
 Cards of measurements are found again by (segment or annotation, quantity), so that a changed mask or a moved line
 changes the number of the same card and statements that cite it notice; a model's findings by their term, so that the
-reader's verdict outlives a second reading.  One lock: two readers of one board must not both add the missing card.
+reader's verdict outlives a second reading.  A card whose cause is gone is retired, not removed: with the cause an undo
+brings back the card under its id, so that the report's statements rest on it again.  One lock: two readers of one board
+must not both add the missing card.
 """
 
 from __future__ import annotations
@@ -87,8 +89,13 @@ class Board:
             own = [card for card in cards if is_readers(card) and card.status != "rejected"]
             wanted += [card for card in found if not any(says_already(mine, card) for mine in own)]
             present = {_key(card): card for card in cards if _is_derived(card)}
+            retired = {_key(card): card for card in self._store.retired_evidence(study_id)}
             for card in wanted:
                 known = present.pop(_key(card), None)
+                if known is None and (before := retired.pop(_key(card), None)) is not None:
+                    # Its cause is back, by an undo: so is the card, with its verdict and what the report says of it.
+                    self._store.put_evidence(study_id, replace(card, id=before.id, status=before.status))
+                    continue
                 if known is None:
                     self._store.add_evidence(study_id, card)
                     continue
@@ -98,7 +105,7 @@ class Board:
             for gone in present.values():
                 if gone.kind == "finding" and not _given_up(gone, own, complete):
                     continue
-                self._store.delete_evidence(study_id, gone.id)
+                self._store.retire_evidence(study_id, gone.id)
             return self._store.evidence(study_id)
 
     def calipers(self, study_id: str, card_id: str) -> tuple[str, tuple[Caliper, ...]]:

@@ -72,6 +72,7 @@ def serve(settings: Settings | None = None) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     app = create_app(settings)
     app.state.services.indexer.wake()  # what was signed when there was no index yet
+    app.state.services.segments.warm()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     print(f"Reading Room: http://{host}:{settings.port}  (Ctrl+C stops it)", flush=True)
     # The access log would hold study ids beside the times they were read.

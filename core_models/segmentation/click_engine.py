@@ -20,7 +20,7 @@ import numpy as np
 
 from core_models.errors import Cancelled, Refused
 from core_models.foundation.reading import Structure
-from core_models.segmentation import choice, click_net, looking, native, watershed_engine
+from core_models.segmentation import choice, click_net, flooding, looking, native, watershed_engine
 from core_models.segmentation import grid as grids
 from core_models.segmentation.click_net import ClickNet
 from core_models.segmentation.engine import Click, Mask, Prompt, Segmentation, never
@@ -86,6 +86,7 @@ class ClickEngine:
         Raises:
             ModelMissing: weights are not there, of clicks, or for a radiograph of its structures.
         """
+        flooding.ready()
         _chooser(self.folder)
         _net(self.folder)
         grid = grids.build(volume)

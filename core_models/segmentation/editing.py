@@ -6,13 +6,12 @@ from itertools import pairwise
 
 import edt as euclidean
 import numpy as np
-import SimpleITK as sitk
 from skimage.draw import line
 
 from core_models.errors import Refused
 from core_models.segmentation.edits import Edit, Grow, Stroke
 from core_models.segmentation.engine import Mask
-from core_models.segmentation.morphology import flood
+from core_models.segmentation.flooding import reached
 from core_models.study.volume import Volume
 
 MOST_RADIUS = 100.0  # mm of a brush
@@ -93,9 +92,7 @@ def grown(volume: Volume, grow: Grow) -> tuple[Mask, str]:
     part = np.asarray(volume.array[box])
     within = (part >= grow.low) & (part <= grow.high)
     seed = tuple(c - s.start for c, s in zip(grow.seed[::-1], box, strict=True))
-    found = tight(
-        tuple(s.start for s in box), flood(sitk.GetImageFromArray(within.view(np.uint8)), [seed], 1, 1), volume.shape
-    )
+    found = tight(tuple(s.start for s in box), reached(within, [seed]), volume.shape)
     cut = any(
         (f.start == s.start > 0) or (f.stop == s.stop < n)
         for f, s, n in zip(found.slices, box, volume.shape, strict=True)

@@ -16,6 +16,7 @@ from core_models.errors import Cancelled
 from core_models.segmentation import click_net
 from core_models.segmentation.click_net import FLAT, SIDE, ClickNet
 from core_models.segmentation.engine import Click
+from core_models.segmentation.flooding import reached
 from core_models.segmentation.grid import Grid
 from core_models.segmentation.morphology import (
     Box,
@@ -23,7 +24,6 @@ from core_models.segmentation.morphology import (
     Spacing,
     ball,
     bounds,
-    components_touching,
     distance,
     shifted,
 )
@@ -138,7 +138,7 @@ def grid_point(grid: Grid, click: Click) -> Point:
 def kept(grid: Grid, inside: np.ndarray, points: list[Point], expected: float, author: str) -> Answer:
     """Probabilities of the whole grid → an answer: only parts that hold a click that adds."""
     mask = inside > 0.5
-    parts = components_touching(mask, points)
+    parts = reached(mask, points)
     inside = np.where(mask & ~parts, 0.0, inside)
     box = bounds(inside > FAINT, points, 4.0, grid.spacing)
     return Answer(box, inside[box].astype(np.float16), expected, author)
@@ -233,7 +233,7 @@ def _near_the_clicks(grid: Grid, before: np.ndarray, after: np.ndarray, clicks: 
         box, within = ball(grid.shape, click, REACH, grid.spacing)
         found = np.argwhere(changed[box] & within)
         seeds += [tuple(int(c + s.start) for c, s in zip(p, box, strict=True)) for p in found]  # type: ignore[misc]
-    wanted = components_touching(changed, seeds)
+    wanted = reached(changed, seeds)
     if len(clicks) == 1 and wanted.any():
         wanted = _as_thick(grid, wanted, clicks[0])
     return np.where(changed & ~wanted, before, after)

@@ -7,7 +7,7 @@ import SimpleITK as sitk
 
 from core_models.segmentation.engine import Mask
 from core_models.segmentation.grid import THREADS, Grid
-from core_models.segmentation.morphology import Box, distance
+from core_models.segmentation.morphology import Box, signed_distance
 
 
 def upsample(
@@ -23,7 +23,7 @@ def upsample(
         coarse: bool, the grid's mask inside `box` (grid slices).
         inside, outside: clicked native voxels (z, y, x); they end up in and out whatever the mask says.
     """
-    signed = distance(coarse, grid.spacing) - distance(~coarse, grid.spacing)
+    signed = signed_distance(coarse, grid.spacing)
     # edt gives a voxel's distance to the nearest *centre* on the other side; the surface is half-way, at zero.
     return _crossing(grid, signed, coarse, box, inside, outside)
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import edt as euclidean
 import numpy as np
-import SimpleITK as sitk
-from scipy import ndimage
 
-from core_models.segmentation.morphology import ball, close, deepest_near, flood
+from core_models.segmentation.flooding import reached
+from core_models.segmentation.morphology import ball, close, deepest_near, distance, flood, grown
 from core_models.segmentation.watershed_engine import CLICK_RADIUS, SAMPLE_RADIUS, Tissue
 
 MAPS = 3
@@ -43,29 +41,23 @@ def _of_one(values: np.ndarray, hounsfield: bool, point: Point, step: float) -> 
     low, high = tissue.window()
     around, within = ball(values.shape, point, max(CLICK_RADIUS, step), spacing)
     seeds = [tuple(int(c + s.start) for c, s in zip(p, around, strict=True)) for p in np.argwhere(within)]
-    image = sitk.GetImageFromArray(np.ascontiguousarray(values, np.float32))
-    mask = flood(image, seeds, max(low, -1e6), min(high, 1e6))  # type: ignore[arg-type]
+    mask = flood(values, seeds, low, high)  # type: ignore[arg-type]
     mask[around] |= within
     mask = close(mask)
-    depth = euclidean.edt(mask, anisotropy=spacing)
+    depth = distance(mask, spacing)
     depth = np.minimum(depth, 1e3)  # a cube that is one tissue throughout has no surface
     top = deepest_near(depth, point, max(REACH, step), spacing)
     radius = max(step, float(depth[top]))
     out = np.zeros((MAPS, *values.shape), np.float32)
     for share in OPENINGS:
         opening = share * radius
-        core = _component(depth > opening, top)
+        core = reached(depth > opening, [top])
         if core.any():
-            near = euclidean.edt(~core, anisotropy=spacing) <= max(opening * SLACK, step)
+            near = grown(core, max(opening * SLACK, step), spacing)
             out[0] += (near & mask) / np.float32(len(OPENINGS))
     out[1] = mask
     out[2] = np.minimum(depth / radius, 1.0)
     return out
-
-
-def _component(mask: np.ndarray, point: Point) -> np.ndarray:
-    labels, _ = ndimage.label(mask)
-    return labels == labels[point] if labels[point] else np.zeros_like(mask)
 
 
 def _tissue(values: np.ndarray, hounsfield: bool, point: Point, spacing: tuple[float, float, float]) -> Tissue:

@@ -16,13 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
-from skimage.segmentation import watershed
 
 from core_models.errors import Cancelled, Refused
+from core_models.segmentation import flooding, native
 from core_models.segmentation import grid as grids
-from core_models.segmentation import native
 from core_models.segmentation.engine import Click, Prompt, Segmentation, never
+from core_models.segmentation.flooding import reached, watershed
 from core_models.segmentation.grid import Grid
 from core_models.segmentation.morphology import (
     Box,
@@ -32,14 +31,14 @@ from core_models.segmentation.morphology import (
     balls,
     bounds,
     close,
-    components_at,
     deepest_near,
     depth_of,
     dilate,
     distance,
     flood,
-    shifted,
     grown,
+    shifted,
+    signed_distance,
 )
 from core_models.segmentation.prompts import as_clicks, confined
 from core_models.study.volume import Volume
@@ -106,6 +105,7 @@ class WatershedEngine:
 
     def prepare(self, volume: Volume) -> Grid:
         """Build the coarse grid; 1 to 2 s for a chest CT on two cores."""
+        flooding.ready()
         return grids.build(volume)
 
     def segment(
@@ -188,17 +188,14 @@ def _candidate(grid: Grid, point: Point) -> Candidate:
         return grid.cache[point]
     tissue = _tissue(grid, point)
     low, high = tissue.window()
-    image = grid.cache.get("image")
-    if image is None:
-        image = grid.cache.setdefault("image", sitk.GetImageFromArray(grid.smooth))
     around, inside = ball(grid.shape, point, CLICK_RADIUS, grid.spacing)
     offset = np.array([s.start for s in around])
-    mask = flood(image, [tuple(o + offset) for o in np.argwhere(inside)], low, min(high, 1e6))
+    mask = flood(grid.smooth, [tuple(o + offset) for o in np.argwhere(inside)], low, high)
     mask[around] |= inside
     box = bounds(mask, [point], 6.0, grid.spacing)
     mask = close(mask[box])
     found = Candidate(box, mask, distance(mask, grid.spacing), tissue)
-    clicks = [k for k in list(grid.cache) if k != "image"]
+    clicks = list(grid.cache)
     if len(clicks) >= CACHED:
         grid.cache.pop(clicks[0], None)
     grid.cache[point] = found
@@ -244,7 +241,7 @@ def _extend(grid: Grid, mask: np.ndarray, point: Point, tissue: Tissue) -> None:
     around, within = ball(missing.shape, at, float(np.clip(RIM_BALLS * radius, RIM_RADIUS, RIM_REACH)), grid.spacing)
     near = np.zeros_like(missing)
     near[around] = within
-    core = components_at(near & (depth > OPENINGS[0] * radius), [centre])
+    core = reached(near & (depth > OPENINGS[0] * radius), [centre])
     close_by = np.zeros_like(missing)
     around, within = ball(missing.shape, at, RIM_RADIUS, grid.spacing)
     close_by[around] = within
@@ -279,12 +276,11 @@ def _core(depth: np.ndarray, at: Point, spacing: Spacing, limit: float) -> tuple
     top = tuple(int(s.start + c) for s, c in zip(box, np.unravel_index(np.argmax(peaks), peaks.shape), strict=True))
     radius = max(1.0, float(depth[top]))
     most = min(limit, MAX_BALLS * 4 / 3 * np.pi * radius**3 / float(np.prod(spacing)))
-    image = sitk.GetImageFromArray(depth)
     core = np.zeros(depth.shape, bool)
     opening = 0.0
     for fraction in OPENINGS:
         opening = fraction * radius if core.any() else min(fraction * radius, MAX_OPENING)
-        core = flood(image, [top], np.nextafter(np.float32(opening), np.float32(np.inf)), 1e9)
+        core = reached(depth > np.float32(opening), [top])
         if np.count_nonzero(core) <= most:
             break
     else:  # no opening holds the leak: keep the neighbourhood of the click, for the next clicks to extend
@@ -333,7 +329,7 @@ def _refine(
     """Move the rim to the image's edge: a watershed on the gradient inside a band; (bool in box, box)."""
     box = bounds(mask, [*inside, *outside], 3 * BAND, grid.spacing)
     rough = mask[box]
-    inner, outer = distance(rough, grid.spacing), distance(~rough, grid.spacing)
+    inner = signed_distance(rough, grid.spacing)
     smooth = grid.smooth[box]
     alike = np.zeros(rough.shape, bool)
     for tissue in tissues:
@@ -348,12 +344,12 @@ def _refine(
     sure &= ~against
     for p in shifted(inside, box):
         sure[p] = True
-    other = ((outer > BAND) | against | (~alike & ~rough)) & ~sure
+    other = ((inner < -BAND) | against | (~alike & ~rough)) & ~sure
     markers = np.where(sure, 1, np.where(other, 2, 0)).astype(np.int32)
     # Only markers that touch an undecided voxel can flood one; the others would but fill the queue.
     settled = sure.copy()
     settled |= watershed(grid.edges[box], markers, mask=dilate(markers == 0)) == 1
-    return components_at(settled, shifted(inside, box)), box
+    return reached(settled, shifted(inside, box)), box
 
 
 def in_outer_air(grid: Grid, clicks: list[Click]) -> bool:
@@ -378,6 +374,16 @@ def confidence(grid: Grid, mask: np.ndarray, box: Box) -> float:
 
     A gradient of 8 grey levels (HU) per mm counts a half.
     """
-    depth = distance(mask, grid.spacing)
-    surface = grid.edges[box][mask & (depth <= 1.01 * max(grid.spacing[1:]))]
+    surface = grid.edges[box][mask & ~_inner(mask, grid.spacing)]
     return float(np.mean(surface / (surface + 8.0))) if surface.size else 0.0
+
+
+def _inner(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """Voxels whose neighbours are of the mask too, along the axes that are no coarser than those of the slice."""
+    out = mask.copy()
+    for axis in range(3):
+        if spacing[axis] <= 1.01 * max(spacing[1:]):
+            line, own = np.moveaxis(out, axis, 0), np.moveaxis(mask, axis, 0)
+            line[1:] &= own[:-1]
+            line[:-1] &= own[1:]
+    return out

@@ -18,7 +18,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy.dialects import postgresql
 
 from core_models.errors import Busy, ReadingRoomError
-from tests.store.samples import add_segment, mask, series, settings_in, statement, study
+from tests.store.samples import add_segment, card, mask, series, settings_in, statement, study
 from webapp.store import Store, schema
 from webapp.store import files as store_files
 from webapp.store.database import Database
@@ -174,6 +174,20 @@ def test_going_back_one_revision_and_forth_keeps_studies_and_segments(store):
     store._db.migrate()
     (segment,) = store.segments(study_id)
     assert (segment.label, segment.based, store.study(study_id).series[0].view) == ("liver", False, "")
+
+
+def test_an_older_version_does_not_bring_back_what_was_deleted(store):
+    study_id = store.add_study(study())
+    kept, gone = add_segment(store, study_id), add_segment(store, study_id)
+    for text in ("liver: volume", "liver: mean"):
+        store.add_evidence(study_id, card(text))
+    store.delete_segment(gone.id)
+    store.retire_evidence(study_id, "E2")
+    store._db.migrate("0008")
+    store._db.migrate()
+    assert store.segments(study_id) == (kept,)
+    assert [e.id for e in store.evidence(study_id)] == ["E1"]
+    assert store.retired_evidence(study_id) == ()
 
 
 def test_a_failing_migration_leaves_no_half_schema(database, monkeypatch):

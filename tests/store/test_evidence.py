@@ -62,6 +62,31 @@ def test_a_card_of_no_known_form_is_refused(store, study_id, wrong):
         store.set_evidence_status(study_id, "E1", "maybe")
 
 
+def test_a_retired_card_keeps_its_id_its_place_and_its_verdict(store, study_id):
+    store.add_evidence(study_id, card(status="accepted"))
+    store.add_evidence(study_id, card("liver: mean", value=40.0))
+    before = store.evidence(study_id)
+    store.retire_evidence(study_id, "E1")
+    assert store.evidence(study_id) == before[1:]
+    assert store.retired_evidence(study_id) == before[:1]
+    for change in (
+        lambda: store.set_evidence_status(study_id, "E1", "rejected"),
+        lambda: store.retire_evidence(study_id, "E1"),
+    ):
+        with pytest.raises(NotFound):
+            change()
+    store.put_evidence(study_id, before[0])
+    assert (store.evidence(study_id), store.retired_evidence(study_id)) == (before, ())
+
+
+def test_signing_lets_go_of_retired_cards(store, study_id):
+    store.add_evidence(study_id, card())
+    store.retire_evidence(study_id, "E1")
+    store.save_report(study_id, statements=[statement(evidence=())], free_text="", base_revision=0)
+    version = store.sign(study_id, author="Dr A", base_revision=1)
+    assert (version.evidence, store.evidence(study_id), store.retired_evidence(study_id)) == ((), (), ())
+
+
 def test_a_new_search_replaces_priors_but_not_those_accepted_or_cited(store, study_id):
     rows = store.set_priors(study_id, [prior("A"), prior("B"), prior("C")])
     assert [(r.evidence.id, r.prior.report.id) for r in rows] == [("P1", "A"), ("P2", "B"), ("P3", "C")]

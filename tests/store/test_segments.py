@@ -12,8 +12,8 @@ from core_models.errors import Conflict, NotFound, ReadingRoomError, Refused
 from core_models.segmentation.edits import Grow, Interpolation, Stroke
 from core_models.segmentation.engine import Box, Click, Lasso, Mask, Scribble
 from core_models.segmentation.history import Step
-from tests.store.samples import add_segment, mask, statement, study
-from webapp.store import encoding, schema
+from tests.store.samples import add_segment, mask, settings_in, statement, study
+from webapp.store import Store, encoding, schema
 from webapp.store.segments import MAX_STEPS, PALETTE
 
 
@@ -29,6 +29,18 @@ def save(store, segment, **changes):
 
 def mask_files(store, study_id):
     return sorted(p.name for p in (store._files.root / study_id / "masks").iterdir())
+
+
+def long_deleted(store):
+    """All that is deleted now was deleted long ago."""
+    t = schema.segments
+    with store._db.write() as c:
+        c.execute(t.update().where(t.c.deleted_at.is_not(None)).values(deleted_at="2020-01-01T00:00:00.000+00:00"))
+
+
+def again(store):
+    """Another process opens the same home."""
+    Store(settings_in(store._files.root.parents[1])).close()
 
 
 def test_a_segment_comes_back_as_it_was(store, study_id):
@@ -56,6 +68,9 @@ def test_a_models_drawing_stays_beneath_every_later_mask_and_goes_with_its_segme
     assert len(mask_files(store, study_id)) == 3, "a drawing is no orphan"
     store.delete_segment(row.id)
     store.delete_segment(by_clicks.id)
+    assert len(mask_files(store, study_id)) == 3, "kept for undo"
+    long_deleted(store)
+    again(store)
     assert mask_files(store, study_id) == []
 
 
@@ -105,9 +120,100 @@ def test_numbers_and_colours_are_not_given_again(store, study_id):
     store.delete_segment(second.id)
     third = add_segment(store, study_id)
     assert (first.number, third.number) == (1, 3)
-    assert len(mask_files(store, study_id)) == 2
+    assert store.segments(study_id) == (first, third)
+    assert store.restore_segment(second.id) == second
+    assert store.segments(study_id) == (first, second, third)
+    assert add_segment(store, study_id).number == 4
+
+
+def test_a_deleted_segment_comes_back_exactly_as_it_was(store, study_id):
+    row = add_segment(store, study_id, steps=(), based=True, suggested="liver?")
+    row = save(store, row, undone=(Step(Click((0, 0, 0))),), hint=Click((3, 2, 1)), measurement={"volume_ml": 2.5})
+    row = store.edit_segment(row.id, colour="#102030", visible=False, outline=True)
+    store.delete_segment(row.id)
+    assert store.segments(study_id) == ()
+    assert store.restore_segment(row.id) == row == store.segment(row.id)
+    assert store.segments(study_id) == (row,)
+    assert np.array_equal(store.mask(row.id).full(), mask(seed=3).full())
+    assert np.array_equal(store.base(row.id).full(), mask().full())
+
+
+def test_a_deleted_segment_is_not_found_by_anything_else(store, study_id):
+    row = add_segment(store, study_id, based=True)
+    store.delete_segment(row.id)
+    asks = (
+        lambda: store.segment(row.id),
+        lambda: store.mask(row.id),
+        lambda: store.base(row.id),
+        lambda: save(store, row),
+        lambda: store.edit_segment(row.id, label="x"),
+        lambda: store.delete_segment(row.id),
+    )
+    for ask in asks:
+        with pytest.raises(NotFound):
+            ask()
+    assert len(mask_files(store, study_id)) == 2, "a refused save leaves no file"
+
+
+def test_only_what_is_deleted_can_be_restored(store, study_id):
+    row = add_segment(store, study_id)
+    for which in (row.id, "none"):
+        with pytest.raises(NotFound):
+            store.restore_segment(which)
+    store.delete_segment(row.id)
+    store.restore_segment(row.id)
+    with pytest.raises(NotFound, match="here already"):
+        store.restore_segment(row.id)
+
+
+def test_of_many_deleted_ones_the_oldest_go_with_their_files(store, study_id, monkeypatch):
+    monkeypatch.setattr("webapp.store.deleted.KEPT", 2)
+    other = store.add_study(study(uid="other"))
+    elsewhere = add_segment(store, other)
+    store.delete_segment(elsewhere.id)
+    first, second, third = (add_segment(store, study_id, based=n == 0) for n in range(3))
+    for row in (second, first, third):
+        store.delete_segment(row.id)
+    assert {name.partition("-")[0] for name in mask_files(store, study_id)} == {first.id, third.id}
+    with pytest.raises(NotFound, match="gone for good"):
+        store.restore_segment(second.id)
+    assert store.restore_segment(elsewhere.id) == elsewhere, "each study has its own"
+    assert (store.restore_segment(first.id), store.restore_segment(third.id)) == (first, third)
+
+
+def test_signing_lets_go_of_what_was_deleted(store, study_id):
+    kept, gone = add_segment(store, study_id), add_segment(store, study_id, based=True)
+    store.delete_segment(gone.id)
+    store.save_report(study_id, statements=[statement()], free_text="", base_revision=0)
+    store.sign(study_id, author="Dr A", base_revision=1)
+    assert mask_files(store, study_id) == [kept.mask_file]
+    with pytest.raises(Conflict):
+        store.restore_segment(gone.id)
     with pytest.raises(NotFound):
-        store.mask(second.id)
+        store.restore_segment(kept.id)
+
+
+def test_opening_the_store_forgets_old_deletions_and_no_others(store, study_id):
+    old, new = add_segment(store, study_id), add_segment(store, study_id)
+    store.delete_segment(old.id)
+    long_deleted(store)
+    store.delete_segment(new.id)
+    again(store)
+    assert mask_files(store, study_id) == [new.mask_file]
+    with pytest.raises(NotFound):
+        store.restore_segment(old.id)
+    assert store.restore_segment(new.id) == new
+
+
+def test_deleting_a_study_takes_its_deleted_segments_along(store, study_id):
+    row = add_segment(store, study_id)
+    store.delete_segment(row.id)
+    store.delete_study(study_id)
+    assert not (store._files.root / study_id).exists()
+    with pytest.raises(NotFound):
+        store.restore_segment(row.id)
+    with store._db.read() as c:
+        assert c.execute(schema.segments.select()).all() == []
 
 
 def test_looks_can_be_edited_and_a_readers_label_is_no_suggestion(store, study_id):

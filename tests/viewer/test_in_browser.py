@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.viewer.harness import SPACING, ct, radiograph
 from tests.viewer.screen import BLOCK, BODY, CANVAS, PLANES, Screen
+from webapp.store import schema
 
 pytestmark = pytest.mark.browser
 
@@ -147,6 +148,86 @@ def test_a_click_segments_and_shows_in_all_planes_and_alt_removes(view: Screen) 
     view.page.keyboard.press("h")
     assert len(set(view.pixel("axial", (32, 27, 8)))) == 1, "H hides the overlay"
     view.page.keyboard.press("h")
+
+
+# What the segment list would send, and the toasts that come of it.
+LISTEN = """async () => {
+  const { emit, on } = await import('/static/js/bus.js');
+  window.offered = [];
+  window.drop = (id) => emit('segment:delete', { id });
+  window.unhear?.();
+  window.unhear = on('toast', (detail) => window.offered.push(detail));
+}"""
+
+
+def test_deleting_a_segment_is_undone_in_its_turn_with_everything_else(view: Screen) -> None:
+    view.goto(BODY)
+    view.page.evaluate(LISTEN)
+    for n, index in enumerate(((20, 16, 8), (30, 25, 8)), 1):
+        view.page.keyboard.press("n")
+        view.click("axial", index)
+        view.until(f"viewer.masks.byId.size === {n}")
+    first, second = view.harness.store.segments(view.study.id)
+    drawn = view.harness.store.mask(first.id).full()
+
+    view.page.evaluate("(id) => window.drop(id)", first.id)
+    view.until("viewer.masks.byId.size === 1")
+    assert view.state("active") == second.id, "another one that was chosen stays so"
+    assert view.harness.store.segments(view.study.id) == (second,)
+    view.page.evaluate("(id) => window.drop(id)", second.id)
+    view.until("viewer.masks.byId.size === 0")
+    assert view.state("active") is None
+
+    view.page.keyboard.press("Control+z")
+    view.until("viewer.masks.byId.size === 1")
+    assert view.state("active") == second.id
+    view.page.keyboard.press("Control+z")
+    view.until("viewer.masks.byId.size === 2 && viewer.masks.has(viewer.active, [20, 16, 8])")
+    assert view.harness.store.segments(view.study.id) == (first, second)
+    assert (view.harness.store.mask(first.id).full() == drawn).all()
+    view.page.keyboard.press("Control+y")
+    view.until("viewer.masks.byId.size === 1")
+    view.page.keyboard.press("Control+Shift+z")
+    view.until("viewer.masks.byId.size === 0")
+    view.page.keyboard.press("Control+z")
+    view.page.keyboard.press("Control+z")
+    view.until("viewer.masks.byId.size === 2")
+    view.page.keyboard.press("Control+z")
+    view.until("viewer.allRows[1].clicks.length === 0 && viewer.allRows[0].clicks.length === 1")
+    said = view.page.evaluate("window.offered.map(({ level, action }) => [level ?? 'info', action?.label ?? ''])")
+    assert said == [["info", "Undo"]] * 2
+
+
+def test_a_deletion_that_was_undone_elsewhere_is_passed_over(view: Screen) -> None:
+    view.goto(BODY)
+    view.page.evaluate(LISTEN)
+    view.page.keyboard.press("n")
+    view.click("axial", BODY)
+    view.until("viewer.masks.byId.size === 1")
+    (row,) = view.harness.store.segments(view.study.id)
+    view.page.evaluate("(id) => window.drop(id)", row.id)
+    view.until("viewer.masks.byId.size === 0")
+    view.page.evaluate("window.offered[0].action.run()")
+    view.until("viewer.masks.byId.size === 1")
+    assert view.page.evaluate("window.offered[0].action.over.aborted"), "the toast leaves"
+    view.page.keyboard.press("Control+z")
+    view.until("viewer.activeRow?.clicks.length === 0")
+    view.page.keyboard.press("Control+y")
+    view.until("viewer.activeRow?.clicks.length === 1")
+    view.page.keyboard.press("Control+y")
+    view.until("viewer.masks.byId.size === 0")
+
+    # What the server let go of meanwhile is said once, and is no obstacle to what was done before it.
+    with view.harness.store._db.write() as c:
+        c.execute(schema.segments.delete().where(schema.segments.c.id == row.id))
+    view.page.keyboard.press("Control+z")
+    view.page.wait_for_function("window.offered.some(({ text }) => text.includes('gone for good'))")
+    view.page.keyboard.press("n")
+    view.click("axial", (30, 25, 8))
+    view.until("viewer.masks.byId.size === 1")
+    view.page.keyboard.press("Control+z")
+    view.until("viewer.activeRow?.clicks.length === 0")
+    assert view.page.evaluate("window.offered.map(({ level }) => level ?? 'info')") == ["info", "warning"]
 
 
 def test_clicks_faster_than_the_answers_go_to_one_segment(view: Screen) -> None:

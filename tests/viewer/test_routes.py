@@ -171,6 +171,7 @@ def test_a_click_becomes_a_measured_segment(client: TestClient, harness: Harness
     assert row["measurement"]["volume_ml"] == pytest.approx(75 * np.prod(SPACING) / 1000)
     assert row["measurement"]["mean"] == pytest.approx(40)
     assert client.get(f"/api/studies/{study.id}/segments").json() == answer.json()["segments"]
+    harness.service.told()
     assert harness.changes == [study.id]
 
 
@@ -219,12 +220,15 @@ def test_undo_and_redo_lead_through_the_same_masks(client: TestClient, series: s
 def test_looks_and_name_are_changed_and_the_board_hears_of_the_name(client: TestClient, harness: Harness) -> None:
     study = harness.add(ct())
     path = f"/api/segments/{_segment(_click(client, study.series[0].id))['id']}"
+    harness.service.told()
     harness.changes.clear()
     shown = _segment(client.patch(path, json={"visible": False, "colour": "#AA0011"}))
     assert (shown["visible"], shown["colour"], shown["suggested"]) == (False, "#aa0011", True)
+    harness.service.told()
     assert harness.changes == []
     named = _segment(client.patch(path, json={"label": "spleen"}))
     assert (named["label"], named["suggested"], named["visible"]) == ("spleen", False, False)
+    harness.service.told()
     assert harness.changes == [study.id]
     for body in ({"colour": "red"}, {"visible": 1}, {"number": 9}):
         assert client.patch(path, json=body).status_code == 422
@@ -240,6 +244,51 @@ def test_a_deleted_segment_is_gone_and_its_number_too(client: TestClient, harnes
     assert client.get(f"/api/segments/{segment}/mask").status_code == 404
     assert harness.changes == [study.id] * 2
     assert _segment(_click(client, series))["number"] == 2
+
+
+def test_a_deleted_segment_is_restored_as_it_was(client: TestClient, harness: Harness) -> None:
+    study = harness.add(ct())
+    series = study.series[0].id
+    first = _segment(_click(client, series))["id"]
+    _click(client, series, (30, 25, 10), segment=first)
+    client.post(f"/api/segments/{first}/undo")
+    _segment(_click(client, series, (40, 30, 12)))
+    path = f"/api/segments/{first}"
+    before, drawn = client.get(f"/api/studies/{study.id}/segments").json(), _mask(client, first)
+    assert len(client.delete(path).json()["segments"]) == 1
+    gone = [
+        client.delete(path),
+        client.post(f"{path}/undo"),
+        client.post(f"{path}/redo"),
+        client.patch(path, json={"visible": False}),
+        _click(client, series, (30, 25, 10), segment=first),
+    ]
+    assert [answer.status_code for answer in gone] == [404] * len(gone)
+    harness.changes.clear()
+    answer = client.post(f"{path}/restore")
+    assert answer.json() == {"segment": first, "segments": before}
+    assert harness.changes == [study.id]
+    assert _mask(client, first)[0] == drawn[0]
+    np.testing.assert_array_equal(_mask(client, first)[1], drawn[1])
+    assert len(_segment(client.post(f"{path}/redo"))["steps"]) == 2, "what was undone before is still redone"
+
+
+def test_what_is_not_deleted_is_not_restored_and_nothing_on_a_signed_study(
+    client: TestClient, harness: Harness
+) -> None:
+    study = harness.add(ct())
+    series = study.series[0].id
+    kept, gone = (_segment(_click(client, series, index))["id"] for index in (INSIDE, (40, 30, 12)))
+    client.delete(f"/api/segments/{gone}")
+    for which in (kept, "none"):
+        answer = client.post(f"/api/segments/{which}/restore")
+        assert (answer.status_code, answer.json()["error"][-1]) == (404, ".")
+    state = harness.store.save_report(study.id, statements=[], free_text="Normal.", base_revision=0)
+    harness.store.sign(study.id, author="Dr Able", base_revision=state.revision)
+    answer = client.post(f"/api/segments/{gone}/restore")
+    assert answer.status_code == 409
+    assert "signed" in answer.json()["error"]
+    assert [row["id"] for row in client.get(f"/api/studies/{study.id}/segments").json()] == [kept]
 
 
 def test_a_signed_study_takes_no_change_but_of_looks(client: TestClient, harness: Harness) -> None:

@@ -103,6 +103,7 @@ def test_with_the_last_click_undone_the_segment_stays_empty(harness: Harness) ->
     assert (empty.clicks, _undone(empty), empty.measurement) == ((), [A], None)
     assert harness.store.mask(row.id).empty
     assert harness.service.undo(row.id) == empty, "there is nothing more to take back"
+    harness.service.told()
     assert harness.changes == [study.id] * 2
     assert harness.service.redo(row.id) == row
 
@@ -231,5 +232,6 @@ def test_where_the_engine_finds_nothing_no_segment_begins(home: Path) -> None:
     with pytest.raises(Refused, match="outside the body"):
         harness.service.click(study.series[0].id, A, True)
     assert harness.store.segments(study.id) == ()
+    harness.service.told()
     assert harness.changes == []
     harness.close()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from core_models.drafting.evidence import Statement
 from retrieval import index
 from retrieval.search import Searcher
 from tests.retrieval.conftest import WordEncoder, report
@@ -70,6 +71,29 @@ def test_renaming_keeps_ids_and_deleting_removes_without_reuse(room: Room, study
     assert _cards(room, study) == {}
     room.click(study, (16, 12, 6))
     assert not ids & set(_cards(room, study))
+
+
+def test_a_restored_segment_has_its_cards_again_with_verdict_and_sentences(room: Room, study: dict[str, Any]) -> None:
+    segment, other = room.click(study, (16, 12, 6)), room.click(study, (6, 5, 3))
+    room.name(segment, "liver")
+    room.name(other, "spleen")
+    ident = _by_words(room, study)["liver: volume"]["id"]
+    path = f"/api/studies/{study['id']}"
+    room.client.patch(f"{path}/evidence/{ident}", json={"status": "accepted"})
+    before = room.get(f"{path}/evidence")
+    value = _by_words(room, study)["liver: volume"]["value_text"]
+    words = "The liver has a volume of {}."
+    said = Statement("s1", "findings", "abdomen", words.format(value), (ident,), "supported", "model")
+    said = replace(said, template=words.format(f"{{{ident}}}"))
+    room.services.store.save_report(study["id"], statements=[said], free_text="", base_revision=0)
+    assert room.get(f"{path}/report")["statements"][0]["stale"] is False
+
+    room.client.delete(f"/api/segments/{segment['id']}")
+    assert {c["statement"].partition(":")[0] for c in room.get(f"{path}/evidence")} == {"spleen"}
+    assert room.get(f"{path}/report")["statements"][0]["stale"] is True
+    assert room.client.post(f"/api/segments/{segment['id']}/restore").status_code == 200
+    assert room.get(f"{path}/evidence") == before
+    assert room.get(f"{path}/report")["statements"][0]["stale"] is False
 
 
 def test_undoing_every_click_takes_the_cards_away(room: Room, study: dict[str, Any]) -> None:

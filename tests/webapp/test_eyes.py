@@ -403,7 +403,9 @@ def test_a_drawn_segment_is_renamed_and_deleted_like_any_other(room: Room, study
     masks = room.settings.studies / study["id"] / "masks"
     assert len(list(masks.iterdir())) == 2
     assert room.client.delete(f"/api/segments/{drawn['id']}").status_code == 200
-    assert list(masks.iterdir()) == [], "the drawing beneath goes too"
+    assert room.client.get(f"/api/segments/{drawn['id']}/mask").status_code == 404
+    assert room.client.post(f"/api/segments/{drawn['id']}/restore").status_code == 200
+    assert room.services.store.base(drawn["id"]) is not None, "the drawing beneath comes back too"
 
 
 # ---- measures ------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from webapp.pages import shell
 from webapp.pages.surfaces import Surfaces
 from webapp.settings import Settings
 
-HEAVY = ("torch", "transformers", "faiss", "highdicom", "SimpleITK", "timm", "peft", "skimage", "plotly")
+HEAVY = ("torch", "transformers", "faiss", "highdicom", "SimpleITK", "timm", "peft", "skimage", "numba", "plotly")
 
 
 @pytest.fixture

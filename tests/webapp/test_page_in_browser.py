@@ -386,6 +386,47 @@ def test_a_segment_is_listed_measured_and_drawn_in_3d(served: Served, page: Any)
     assert served.services.store.segments(study) == ()
 
 
+def test_a_deleted_segment_is_brought_back_from_its_toast_or_by_ctrl_z(served: Served, page: Any) -> None:
+    study = served.add(patient="RR-D", StudyInstanceUID="2.25.963", SeriesInstanceUID="2.25.964")
+    series = served.services.store.study(study).series[0].id
+    row = served.services.segments.click(series, (16, 12, 6), True)
+    row = served.services.segments.edit(row.id, label="liver")
+    _open(page, served, study)
+    there = f"window.__viewer.viewer.masks.has('{row.id}', [16, 12, 6])"
+    page.wait_for_function(f"window.__viewer?.state().ready && {there}")
+    cards = [card.id for card in served.services.board.sync(study)]
+
+    def delete() -> Any:
+        page.hover(f"[data-segment='{row.id}']")
+        page.click(f"[data-segment='{row.id}'] button[title='Delete']")
+        page.wait_for_selector(".rp-segment", state="detached")
+        assert served.services.store.segments(study) == ()
+        assert not page.evaluate(there)
+        return page.wait_for_selector(".rp-toast:has-text('liver')")
+
+    delete()
+    assert page.locator(".rp-toast button").all_inner_texts() == ["“liver” is deleted.", "UndoCtrl+Z"]
+    page.focus(".rp-toast .rp-act")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f"[data-segment='{row.id}'][aria-current='true']")
+    page.wait_for_function(there)
+    assert page.locator(".rp-toast").count() == 0
+    assert served.services.store.segments(study) == (row,)
+    page.wait_for_selector(f"[data-card='{cards[0]}']")
+
+    delete()
+    page.keyboard.press("Control+z")
+    page.wait_for_selector(f"[data-segment='{row.id}']")
+    page.wait_for_function(there)
+    page.wait_for_selector(".rp-toast", state="detached")
+    assert served.services.store.segments(study) == (row,)
+    assert [card.id for card in served.services.board.sync(study)] == cards
+
+    delete()
+    page.click("button[title='Back to the worklist']")
+    page.wait_for_selector(".rp-toast", state="detached")
+
+
 def test_leaving_the_page_stops_its_draft(served: Served, page: Any) -> None:
     study = served.add(patient="RR-L", StudyInstanceUID="2.25.971", SeriesInstanceUID="2.25.972")
     _open(page, served, study)

@@ -57,6 +57,30 @@ def test_a_study_goes_out_with_its_segments_and_without_its_patient(room: Room, 
     assert list((room.settings.home / "incoming").iterdir()) == []
 
 
+def test_a_deleted_segment_leaves_in_no_export(room: Room, tmp_path: Path) -> None:
+    study = room.study(n=12)
+    room.name(room.click(study, (16, 12, 6)), "liver")
+    other = room.click(study, (6, 5, 3))
+    room.name(other, "spleen")
+    room.services.store.save_report(study["id"], statements=[], free_text="Seen.", base_revision=0)
+    room.client.delete(f"/api/segments/{other['id']}")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for name, data in archive(room, study).items():
+        if name.endswith(".dcm"):
+            (folder / name.replace("/", "-")).write_bytes(data)
+    (back,) = read_scan(folder)
+    assert [d.label for d in back.attachments[0].drawings] == ["liver"]
+    for kind in ("sr", "seg", "rtstruct", "nifti", "stl", "json", "fhir"):
+        answer = room.client.get(f"/api/studies/{study['id']}/export/{kind}")
+        assert answer.status_code == 200, answer.text
+        found = answer.content
+        if zipfile.is_zipfile(io.BytesIO(found)):
+            with zipfile.ZipFile(io.BytesIO(found)) as parts:
+                found = b"".join(name.encode() + parts.read(name) for name in parts.namelist())
+        assert b"spleen" not in found, kind
+
+
 def test_two_exports_of_one_patient_belong_together(room: Room) -> None:
     first = room.study(n=2)
     second = room.study(n=2, StudyInstanceUID="2.25.7", SeriesInstanceUID="2.25.8")

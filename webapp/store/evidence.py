@@ -29,9 +29,16 @@ class EvidenceBoard(Base):
             self._study(c, study_id)
             return self._cards(c, study_id)
 
-    def _cards(self, c: sa.Connection, study_id: str) -> tuple[Evidence, ...]:
+    def retired_evidence(self, study_id: str) -> tuple[Evidence, ...]:
+        """The cards that `retire_evidence` took off and nothing has brought back.  Raises NotFound."""
+        with self._db.read() as c:
+            self._study(c, study_id)
+            return self._cards(c, study_id, retired=True)
+
+    def _cards(self, c: sa.Connection, study_id: str, retired: bool = False) -> tuple[Evidence, ...]:
         t = schema.evidence.c
-        rows = c.execute(sa.select(schema.evidence).where(t.study_id == study_id).order_by(t.position, t.id))
+        which = sa.and_(t.study_id == study_id, t.retired == retired)
+        rows = c.execute(sa.select(schema.evidence).where(which).order_by(t.position, t.id))
         return tuple(encoding.evidence(r.card, r.status) for r in rows)
 
     def add_evidence(self, study_id: str, card: Evidence) -> Evidence:
@@ -71,12 +78,29 @@ class EvidenceBoard(Base):
         return card
 
     def put_evidence(self, study_id: str, card: Evidence) -> Evidence:
-        """Replace a card by its id, for instance with a changed value.  Raises NotFound, Conflict, Refused."""
+        """Replace a card by its id, for instance with a changed value; a retired one is on the board again.
+
+        Raises NotFound, Conflict, Refused.
+        """
         card = _checked(card)
         with self._db.write() as c:
             self._changeable(c, study_id)
-            self._update(c, study_id, card.id, card=encoding.evidence_json(card), status=card.status)
+            values = {"card": encoding.evidence_json(card), "status": card.status, "retired": False}
+            self._update(c, study_id, card.id, retired_too=True, **values)
         return card
+
+    def retire_evidence(self, study_id: str, evidence_id: str) -> None:
+        """Take a card off whose cause is gone; id, place and verdict are kept in case an undo brings the cause back.
+
+        Signing lets go of all of them.  Raises NotFound, Conflict when signed.
+        """
+        with self._db.write() as c:
+            self._changeable(c, study_id)
+            self._update(c, study_id, evidence_id, retired=True)
+
+    def _drop_retired(self, c: sa.Connection, study_id: str) -> None:
+        t = schema.evidence.c
+        c.execute(schema.evidence.delete().where(t.study_id == study_id, t.retired == sa.true()))
 
     def set_evidence_status(self, study_id: str, evidence_id: str, status: str) -> Evidence:
         """Accept, reject or reopen a card.  Raises NotFound, Conflict when signed, Refused on another status."""
@@ -87,9 +111,13 @@ class EvidenceBoard(Base):
             self._update(c, study_id, evidence_id, status=status)
             return next(e for e in self._cards(c, study_id) if e.id == evidence_id)
 
-    def _update(self, c: sa.Connection, study_id: str, evidence_id: str, **values: object) -> None:
+    def _update(
+        self, c: sa.Connection, study_id: str, evidence_id: str, retired_too: bool = False, **values: object
+    ) -> None:
         t = schema.evidence.c
         where = sa.and_(t.study_id == study_id, t.id == evidence_id)
+        if not retired_too:
+            where = sa.and_(where, t.retired == sa.false())
         if c.execute(schema.evidence.update().where(where).values(**values)).rowcount == 0:
             raise NotFound("There is no such card on this study's board.")
 

@@ -110,6 +110,11 @@ class Files:
     def drop_mask(self, study_id: str, name: str) -> None:
         (self.root / study_id / "masks" / name).unlink(missing_ok=True)
 
+    def drop_masks(self, files: Iterable[tuple[str, str]]) -> None:
+        """Remove masks, each given as (study id, name)."""
+        for study_id, name in files:
+            self.drop_mask(study_id, name)
+
     def drop_series(self, study_id: str, series_id: str) -> None:
         shutil.rmtree(self.root / study_id / series_id, ignore_errors=True)
 

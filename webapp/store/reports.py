@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from core_models.drafting.evidence import DraftModel, Statement
 from core_models.errors import Conflict, NotFound, Refused, TooLarge
-from webapp.store import encoding, schema
+from webapp.store import deleted, encoding, schema
 from webapp.store.base import limited, now
 from webapp.store.corrections import READER, Corrections
 from webapp.store.evidence import EvidenceBoard
@@ -149,6 +149,8 @@ class Reports(EvidenceBoard, Corrections):
     def sign(self, study_id: str, *, author: str, base_revision: int) -> Version:
         """Freeze the report; the index's outbox row and what became of the draft are written in the same transaction.
 
+        What was kept aside for undo is let go: masks of deleted segments, and retired cards.
+
         Raises:
             NotFound; Conflict: it changed since `base_revision` or is signed already; Refused: no author, no text.
         """
@@ -169,7 +171,10 @@ class Reports(EvidenceBoard, Corrections):
             )
             self._post(c, version)
             self._audit(c, "sign", study_id, f"version {version.number}")
-            return version
+            self._drop_retired(c, study_id)
+            files = deleted.emptied(c, study_id)
+        self._files.drop_masks(files)
+        return version
 
     def addendum(self, study_id: str, *, author: str, text: str) -> Version:
         """Add text to a signed report as a new version.  Raises NotFound, Refused, Conflict when not yet signed."""

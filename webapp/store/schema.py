@@ -99,6 +99,7 @@ segments = sa.Table(
     sa.Column("outline", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("hint", sa.JSON, nullable=True),  # the next click that the engine would ask for
     sa.Column("settled", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("deleted_at", TIME, nullable=True),  # kept aside for undo, see `store/deleted`
 )
 
 # What a reader measured by hand.
@@ -126,6 +127,7 @@ evidence = sa.Table(
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("card", sa.JSON, nullable=False),
     sa.Column("prior", sa.JSON, nullable=True),  # the prior report behind a P card
+    sa.Column("retired", sa.Boolean, nullable=False, server_default=sa.false()),  # its cause is gone, for now
 )
 
 reports = sa.Table(

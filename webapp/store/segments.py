@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from core_models.errors import NotFound, Refused
 from core_models.segmentation.engine import Click, Mask
 from core_models.segmentation.history import Step
-from webapp.store import encoding, schema
-from webapp.store.base import Base, limited, new_id
+from webapp.store import deleted, encoding, schema
+from webapp.store.base import Base, limited, new_id, now
 from webapp.store.rows import SegmentRow
 
 # Distinguishable on grey, also with red-green colour blindness (Okabe-Ito first, then Tol's bright set).
@@ -35,14 +35,18 @@ MAX_POINTS = 200_000  # of all lines of a segment together
 
 
 class Segments(Base):
-    """The segment part of `Store`.  Cards that cite a segment are the caller's to change or delete."""
+    """The segment part of `Store`.  Cards that cite a segment are the caller's to change or delete.
+
+    A deleted segment is NotFound for everything but `restore_segment`, and no list holds it.
+    """
 
     def segments(self, study_id: str) -> tuple[SegmentRow, ...]:
         """All segments of a study in order of their number.  Raises NotFound."""
         t = schema.segments.c
         with self._db.read() as c:
             self._study(c, study_id)
-            rows = c.execute(sa.select(schema.segments).where(t.study_id == study_id).order_by(t.number))
+            here = sa.and_(t.study_id == study_id, t.deleted_at.is_(None))
+            rows = c.execute(sa.select(schema.segments).where(here).order_by(t.number))
             return tuple(_segment_row(r) for r in rows)
 
     def segment(self, segment_id: str) -> SegmentRow:
@@ -51,10 +55,13 @@ class Segments(Base):
             return _segment_row(self._segment(c, segment_id))
 
     def _segment(self, c: sa.Connection, segment_id: str) -> sa.Row:
-        row = c.execute(sa.select(schema.segments).where(schema.segments.c.id == segment_id)).one_or_none()
-        if row is None:
+        row = self._any_segment(c, segment_id)
+        if row is None or row.deleted_at is not None:
             raise NotFound("There is no such segment here; it may have been deleted.")
         return row
+
+    def _any_segment(self, c: sa.Connection, segment_id: str) -> sa.Row | None:
+        return c.execute(sa.select(schema.segments).where(schema.segments.c.id == segment_id)).one_or_none()
 
     def mask(self, segment_id: str) -> Mask:
         """The segment's mask.  Raises NotFound."""
@@ -215,13 +222,30 @@ class Segments(Base):
             return _segment_row(self._segment(c, segment_id))
 
     def delete_segment(self, segment_id: str) -> None:
-        """Remove a segment and its mask; its number is not given again.  Raises NotFound, Conflict when signed."""
+        """Take a segment away; its number is not given again.  Raises NotFound, Conflict when signed.
+
+        It is kept aside for `restore_segment`, for how long `store/deleted` says.
+        """
         with self._db.write() as c:
             row = self._segment(c, segment_id)
             self._changeable(c, row.study_id)
-            c.execute(schema.segments.delete().where(schema.segments.c.id == segment_id))
-        for name in filter(None, (row.mask_file, row.base_file)):
-            self._files.drop_mask(row.study_id, name)
+            c.execute(schema.segments.update().where(schema.segments.c.id == segment_id).values(deleted_at=now()))
+            files = deleted.past_number(c, row.study_id)
+        self._files.drop_masks(files)
+
+    def restore_segment(self, segment_id: str) -> SegmentRow:
+        """Bring a deleted segment back as it was: id, number, looks, steps, steps undone, masks.
+
+        Raises:
+            NotFound: nothing of that id is deleted, or it was forgotten meanwhile; Conflict: the study is signed.
+        """
+        with self._db.write() as c:
+            row = self._any_segment(c, segment_id)
+            if row is None or row.deleted_at is None:
+                raise NotFound("This segment cannot be brought back: it is here already, or gone for good.")
+            self._changeable(c, row.study_id)
+            c.execute(schema.segments.update().where(schema.segments.c.id == segment_id).values(deleted_at=None))
+            return _segment_row(self._segment(c, segment_id))
 
     def _check_mask(self, c: sa.Connection, study_id: str, series_id: str, mask: Mask) -> None:
         t = schema.series.c

@@ -12,7 +12,7 @@ import logging
 import sqlalchemy as sa
 
 from webapp.settings import Settings
-from webapp.store import schema
+from webapp.store import deleted, schema
 from webapp.store.annotations import Annotations
 from webapp.store.database import Database
 from webapp.store.explanations import Explanations
@@ -33,12 +33,15 @@ class Store(Studies, Segments, Annotations, Reports, ReceivedReports, Explanatio
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Open (or make) the store: migrate the schema to the newest revision and sweep orphan files."""
+        """Open (or make) the store: migrate the schema to the newest revision, forget old deletions, sweep orphans."""
         super().__init__()
         settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._db = Database(settings.database_url)
         self._db.migrate()
         self._files = Files(settings.studies)
+        with self._db.write() as c:
+            files = deleted.past_time(c)
+        self._files.drop_masks(files)
         self._sweep()
 
     def _sweep(self) -> None:

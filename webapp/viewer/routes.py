@@ -166,6 +166,10 @@ def router(store: SegmentStore, service: SegmentService) -> APIRouter:
     def delete(segment_id: str) -> dict[str, Any]:
         return changed(service.delete(segment_id), None)
 
+    @routes.post("/segments/{segment_id}/restore")
+    def restore(segment_id: str) -> dict[str, Any]:
+        return changed(service.restore(segment_id).study_id, segment_id)
+
     return routes
 
 

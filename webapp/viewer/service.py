@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from core_models.errors import Busy, Cancelled, ReadingRoomError, Refused
+from core_models.errors import Busy, Cancelled, NotFound, ReadingRoomError, Refused
 from core_models.segmentation import registry
 from core_models.segmentation.edits import Edit, Interpolation
 from core_models.segmentation.engine import Click, Engine, Mask, Prompt, Segmentation
@@ -55,6 +55,7 @@ class SegmentStore(Protocol):
     def save_segment(self, segment_id: str, **values: Any) -> Any: ...
     def edit_segment(self, segment_id: str, **values: Any) -> Any: ...
     def delete_segment(self, segment_id: str) -> None: ...
+    def restore_segment(self, segment_id: str) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class SegmentService:
 
     Args:
         store: rows, volumes and masks.
-        on_change: called with the study's id after every stored change (measurement cards are refreshed there).
+        on_change: called with the study's id after every stored change, by a thread of its own (measurement cards are
+            refreshed there).
         engine_for: which engine segments a volume.
         limit_s: how long an engine may take for one answer.
     """
@@ -93,8 +95,13 @@ class SegmentService:
         self._moves = Moves()
         self._begun: OrderedDict[tuple[str, str], str] = OrderedDict()  # (series, the reader's word for it) → segment
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="prepare")
+        self._teller = ThreadPoolExecutor(1, thread_name_prefix="changed")
 
     # ---- preparing -------------------------------------------------------------------------------------------------
+
+    def warm(self) -> None:
+        """Load what every scan's engine needs, in the background, before the first scan is opened."""
+        self._worker.submit(_load_engine)
 
     def prepare(self, series_id: str) -> Future[_Prepared]:
         """Begin preparing a series in the background, or join what is under way; returns at once."""
@@ -419,20 +426,46 @@ class SegmentService:
         return row
 
     def delete(self, segment_id: str) -> str:
-        """Remove a segment; returns its study's id.  Raises NotFound, Conflict."""
+        """Take a segment away; returns its study's id.  Raises NotFound, Conflict."""
         row = self.store.segment(segment_id)
         with self._series_lock(row.series_id):
             self.store.delete_segment(segment_id)
         self._changed(row.study_id)
         return row.study_id
 
+    def restore(self, segment_id: str) -> Any:
+        """Bring a deleted segment back as it was.  Raises NotFound, Conflict."""
+        row = self.store.restore_segment(segment_id)
+        self._changed(row.study_id)
+        return row
+
     def _changed(self, study_id: str) -> None:
+        """Tell in the background: the overlay does not wait for the cards, and who reads cards refreshes them first."""
         if self.on_change is not None:
+            self._teller.submit(self._tell, study_id)
+
+    def _tell(self, study_id: str) -> None:
+        try:
             self.on_change(study_id)
+        except NotFound:
+            pass  # the study was deleted meanwhile
+        except Exception as e:
+            logged(e)
+
+    def told(self) -> None:
+        """Wait until every change so far was told."""
+        self._teller.submit(lambda: None).result()
 
     def close(self) -> None:
-        """Let the background thread end after what it is doing."""
+        """Let the background threads end after what they are doing."""
         self._worker.shutdown(wait=False, cancel_futures=True)
+        self._teller.shutdown()
+
+
+def _load_engine() -> None:
+    from core_models.segmentation import flooding
+
+    flooding.ready()
 
 
 def _unit(volume: Volume) -> str:

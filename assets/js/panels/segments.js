@@ -65,7 +65,6 @@ export function mount(element, { trigger }) {
   const path = (segment) => `/api/segments/${encodeURIComponent(segment.id)}`;
   const patch = change((segment, values) => api('PATCH', path(segment), values));
   const step = change((segment, way) => api('POST', `${path(segment)}/${way}`));
-  const remove = change((segment) => api('DELETE', path(segment)));
 
   function draw() {
     const shown = ofSeries();
@@ -140,7 +139,7 @@ export function mount(element, { trigger }) {
         icon('⇥', 'Its largest slice (J)', () => emit('segment:largest', { id: segment.id })),
         icon('↶', 'Undo the last step', () => step(segment, 'undo'), frozen || !segment.can_undo),
         icon('↷', 'Redo', () => step(segment, 'redo'), frozen || !segment.can_redo),
-        icon('×', 'Delete', () => remove(segment), frozen),
+        icon('×', 'Delete', () => emit('segment:delete', { id: segment.id }), frozen),
       ),
       measured.length ? h('p.rp-measured', { title: 'Mean ± SD inside the segment, and its longest axial diameter' }, measured.join(' · ')) : null,
       segment.note ? h('p.rp-note.warning', {}, segment.note) : null,

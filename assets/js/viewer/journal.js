@@ -10,9 +10,19 @@ export class Journal {
 
   /** Both are async functions; one that answers false had nothing left to do, and the next in line is tried. */
   push(undo, redo) {
-    this.done.push({ undo, redo });
+    const entry = { undo, redo };
+    this.done.push(entry);
     if (this.done.length > KEPT) this.done.shift();
     this.undone = [];
+    return entry;
+  }
+
+  /** Undo one entry that `push` answered out of its turn; nothing where that has been undone or cleared already. */
+  async take(entry) {
+    if (!this.done.includes(entry)) return;
+    const done = await entry.undo();
+    this.done = this.done.filter((other) => other !== entry);
+    if (done !== false) this.undone.push(entry);
   }
 
   undo() {

@@ -53,6 +53,7 @@ export class Viewer extends Loaded {
     this.hints = true;
     this.metrics = { first_image_ms: null, volume_ready_ms: null, frames: [], clicks: [] };
     this.journal = new Journal();
+    this.offers = new AbortController(); // ends what toasts offer to undo in this study
     this.annotations = new Annotations(this);
     this.drawing = new Drawing(this);
     this.cine = new Cine(this);
@@ -86,6 +87,7 @@ export class Viewer extends Loaded {
       on('segment:select', ({ id }) => this.select(id)),
       on('viewer:goto', (detail) => this.goto(detail.lps, detail.segment, detail.annotation)),
       on('segment:largest', ({ id }) => this.toLargest(id)),
+      on('segment:delete', ({ id }) => this.removeSegment(id)),
       on('finding:show', (detail) => this.showFinding(detail)),
     ];
     this.stop.signal.addEventListener('abort', () => stops.forEach((end) => end()));
@@ -117,6 +119,8 @@ export class Viewer extends Loaded {
     this.forget();
     this.annotations.forget();
     this.journal.clear();
+    this.offers.abort();
+    this.offers = new AbortController();
     this.companion.forget();
     for (const pane of this.panes) pane.free();
     this.setLayout(this.layout);
@@ -193,13 +197,11 @@ export class Viewer extends Loaded {
   invalidate() {
     if (this.scheduled) return;
     this.scheduled = true;
-    requestAnimationFrame(() => {
-      this.scheduled = false;
-      this.drawNow();
-    });
+    requestAnimationFrame(() => this.scheduled && this.drawNow());
   }
 
   drawNow() {
+    this.scheduled = false; // whatever waited for the next frame is drawn here
     if (!this.shown) return;
     const started = performance.now();
     for (const pane of this.panes) pane.draw();
@@ -522,7 +524,6 @@ export class Viewer extends Loaded {
         if (error.name !== 'AbortError') emit('toast', { level: 'error', text: error.message });
       })
       .finally(() => this.series === series && this.invalidate());
-    this.invalidate();
   }
 
   /** Add a click at a voxel. */
@@ -548,7 +549,6 @@ export class Viewer extends Loaded {
       emit('segment:asked');
       const path = `/api/series/${encodeURIComponent(series.id)}/prompt`;
       await this.change(() => api('POST', path, { prompt, segment, begins }), () => (segment ? this.active === segment : this.begins === begins));
-      this.drawNow();
       this.metrics.clicks.push(performance.now() - started);
     };
     const flight = post()
@@ -635,12 +635,50 @@ export class Viewer extends Loaded {
       const row = answer.segments.find((candidate) => candidate.id === answer.segment);
       const before = this.allRows.find((candidate) => candidate.id === answer.segment)?.steps.length ?? 0;
       emit('segments:changed', { segments: answer.segments, active: !current || current() ? answer.segment : this.active });
-      emit('evidence:changed');
       if (row?.note) emit('toast', { level: 'info', text: row.note });
       if (current) this.noteSteps(answer.segment, before);
+      await this.masksReady; // the overlay first, then the cards
+      emit('evidence:changed');
     }
     await this.masksReady;
     return answer.segment;
+  }
+
+  /** Delete a segment at once; the journal and a toast bring it back. */
+  removeSegment(id) {
+    const { study } = this;
+    return this.enqueue(async () => {
+      const row = this.allRows.find((candidate) => candidate.id === id);
+      if (!row || this.study !== study) return;
+      await this.dropSegment(id);
+      if (this.study !== study) return;
+      const offer = new AbortController();
+      const entry = this.journal.push(
+        () => {
+          offer.abort();
+          return this.restoreSegment(id);
+        },
+        () => this.dropSegment(id),
+      );
+      this.offers.signal.addEventListener('abort', () => offer.abort());
+      const run = () => this.enqueue(() => this.journal.take(entry));
+      emit('toast', { text: `“${row.label || `Segment ${row.number}`}” is deleted.`, action: { label: 'Undo', key: 'Ctrl+Z', run, over: offer.signal } });
+    });
+  }
+
+  /** Answers false where it is not there any more. */
+  async dropSegment(id) {
+    if (!this.allRows.some((row) => row.id === id)) return false;
+    return this.change(() => api('DELETE', `/api/segments/${encodeURIComponent(id)}`), () => this.active === id);
+  }
+
+  /** Answers false where it is there already; one that the server has let go of is said to be gone, once. */
+  async restoreSegment(id) {
+    if (this.allRows.some((row) => row.id === id)) return false;
+    return this.change(() => api('POST', `/api/segments/${encodeURIComponent(id)}/restore`)).catch((error) => {
+      if (error.status !== 404) throw error;
+      emit('toast', { level: 'warning', text: error.message });
+    });
   }
 
   /** Outline instead of fill for the active segment, or back. */
