@@ -347,7 +347,7 @@ def test_a_suggested_name_tells_what_it_rests_on_until_it_is_confirmed(
 
     found = labels.Suggestion("spleen", 0.83, "position, HU and shape, 83 %")
     monkeypatch.setattr(labels, "suggest", lambda volume, mask: found)
-    study = served.add(patient="RR-4", StudyInstanceUID="2.25.963", SeriesInstanceUID="2.25.964")
+    study = served.add(patient="RR-4", StudyInstanceUID="2.25.9731", SeriesInstanceUID="2.25.9732")
     series = served.services.store.study(study).series[0].id
     row = served.services.segments.click(series, (16, 12, 6), True)
     _open(page, served, study)
