@@ -54,6 +54,8 @@ CHEST: Targets = {
     "left clavicle": (16,),
 }
 COHORTS = ("demo-ct", "totalseg-example", "tptbox", "acdc", "la2018", "jsrt")
+MODALITY = {"demo-ct": "CT", "totalseg-example": "CT", "tptbox": "CT", "acdc": "MR", "la2018": "MR", "jsrt": "CR"}
+"""By which the page would take its engine; one of tptbox's two crops is MR."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -63,7 +63,7 @@ def contenders(names: Sequence[str]) -> list[Contender]:
 def run(
     engines: Sequence[Contender],
     cases: Sequence[Case],
-    default: str,
+    default: Mapping[str, str],
     work: Path,
     threads: int,
     say: Progress = lambda done, total, text: None,
@@ -71,13 +71,15 @@ def run(
     """Judge each engine on each case that it was made for.
 
     Args:
-        cases: as `judged.judged` chose them; default: the name of the engine that the page takes for a CT.
+        cases: as `judged.judged` chose them; default: cohort → the engine that the page takes for its
+            scans.
         work: folder in which the answers are kept; what is there of the same code is taken from it.
         threads: that the engines may use; it is told in the result, since times depend on it.
 
     Returns:
-        {"default", "engines": name → the summary of the demo CT's lower part, and "cohorts": name → summary of the
-        others, "data": cohort → what was judged, "clicks", "threads"}.  For a summary see `summary.summary`.
+        {"default": a CT's engine, "defaults": cohort → engine, "engines": name → the summary of the demo CT's lower
+        part, and "cohorts": name → summary of the others, "data": cohort → what was judged, "clicks", "threads"}.  For
+        a summary see `summary.summary`.
 
     Raises:
         Refused: there is no case.
@@ -103,7 +105,8 @@ def run(
     say(steps, steps, "")
     present = [c for c in COHORTS if c in data]
     result: dict[str, Any] = {
-        "default": default,
+        "default": default[DEMO],
+        "defaults": {c: default[c] for c in present},
         "clicks": reader.CLICKS,
         "threads": threads,
         "data": {c: data[c] | {"patients": len(data[c]["patients"])} for c in present},
@@ -178,12 +181,16 @@ def _rows(
             "hausdorff95": {str(n): v if v is None else round(v, 4) for n, v in trace.hausdorff95.items()},
             "seconds": [round(s, 5) for s in trace.seconds],
             "clicks": [asdict(c) for c in trace.clicks],
+            "changes": [round(c, 5) for c in trace.changes],
         }
 
 
 def _found(case: Case, kept: dict[str, Any]) -> _Found:
     rows = [
-        Row(case.cohort, case.name, judged.patient_of(case), r["target"], r["dice"], r["hausdorff95"], r["seconds"])
+        Row(
+            *(case.cohort, case.name, judged.patient_of(case)),
+            *(r[name] for name in ("target", "dice", "hausdorff95", "seconds", "changes")),
+        )
         for r in kept["rows"]
     ]
     return _Found(rows, kept["prepare_s"])

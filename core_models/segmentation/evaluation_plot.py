@@ -15,7 +15,7 @@ DEMO = "demo-ct"
 
 def svg(result: dict[str, Any], panels: Sequence[tuple[str, str]]) -> str:
     """Args: panels: (cohort, its title) in the order to show them."""
-    names = sorted(result["engines"], key=lambda n: n != result["default"])
+    names = sorted(result["engines"], key=lambda n: n not in result["defaults"].values())
     rows = -(-len(panels) // ACROSS)
     width = LEFT + ACROSS * (WIDTH + GAP_X)
     height = TOP + rows * (HEIGHT + GAP_Y) + 20

@@ -9,6 +9,7 @@ from typing import Any
 
 from core_models.segmentation import evaluation_plot
 from core_models.segmentation.metrics import RESAMPLES
+from core_models.segmentation.settling import LITTLE, WORTH
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD, DOCS, README = ROOT / "assets" / "segmentation" / "evaluation.json", ROOT / "docs", ROOT / "README.md"
@@ -30,7 +31,7 @@ BELOW = 0.02  # how far more clicks may bring an answer below the best before
 
 HEAD = """# Evaluation of click segmentation
 
-Made by `python app.py evaluate segmentation --record`. The page's engine for a CT is `{default}`; {threads} threads.
+Made by `python app.py evaluate segmentation --record`, {threads} threads. In bold the engine that the page takes.
 
 **The reader** is simulated: the first click is the deepest point of the target, every other one the deepest point of
 the largest connected error, adding or removing; {clicks} clicks. A target is the largest connected part of a structure.
@@ -86,12 +87,11 @@ def page(result: Result) -> str:
         for c, one in result["data"].items()
     )
     parts = [
-        HEAD.format(
-            **{name: result[name] for name in ("default", "threads", "clicks")}, resamples=RESAMPLES, data=f"{data}."
-        ),
+        HEAD.format(**{name: result[name] for name in ("threads", "clicks")}, resamples=RESAMPLES, data=f"{data}."),
         _aims(result),
         _all(result),
         _clicks(result),
+        _settled(result),
         f"![Mean Dice after each click, with intervals]({PLOT})",
         *_targets(result),
     ]
@@ -102,18 +102,24 @@ def brief(result: Result) -> str:
     """README's table: Dice after 1, 3 and 5 clicks of every engine, and of each target for the page's engine."""
     shown = SHOWN[:3]
     rows = [
-        [NAMES[cohort], f"{one['n']}", _engine(result, name), *(_span(one["dice"], one["dice_ci"], n) for n in shown)]
+        [
+            NAMES[cohort],
+            f"{one['n']}",
+            _engine(result, name, cohort),
+            *(_span(one["dice"], one["dice_ci"], n) for n in shown),
+        ]
         for cohort in cohorts(result)
         for name, one in of(result, cohort)
     ]
-    default = result["default"]
-    own = result["engines"][default]["targets"]
+    default = result["defaults"].get(DEMO)
+    own = result["engines"][default]["targets"] if default in result["engines"] else {}
     targets = [[name, *(_number(one[n]) for n in shown)] for name, one in own.items()]
     return "\n\n".join(
         [
             table(["Dice after", "targets", "engine", "1 click", "3 clicks", "5 clicks"], rows),
-            f"Aims, of `{default}`: {_met(result)} Of its targets on the demo CT:",
-            table(["Dice after", "1 click", "3 clicks", "5 clicks"], targets),
+            f"Aims, of the engine that the page takes (in bold): {_met(result)}",
+            *([f"`{default}` on the demo CT's targets:"] if targets else []),
+            *([table(["Dice after", "1 click", "3 clicks", "5 clicks"], targets)] if targets else []),
         ]
     )
 
@@ -130,7 +136,7 @@ def plain(cohort: str) -> str:
 
 def of(result: Result, cohort: str) -> Iterator[tuple[str, Result]]:
     """(engine, its summary) of a cohort, for the engines that were run on it; the page's first."""
-    for name in sorted(result["engines"], key=lambda n: n != result["default"]):
+    for name in sorted(result["engines"], key=lambda n: n != result["defaults"].get(cohort)):
         one = result["engines"][name]
         found = one if cohort == DEMO else one["cohorts"].get(cohort)
         if found and found["n"]:
@@ -139,7 +145,7 @@ def of(result: Result, cohort: str) -> Iterator[tuple[str, Result]]:
 
 def aims(result: Result) -> list[tuple[str, float | None, float, bool]]:
     """(words, the page's engine's figure, what is aimed at, whether more is better); of what was run."""
-    found = {c: one for c in cohorts(result) for name, one in of(result, c) if name == result["default"]}
+    found = {c: one for c in cohorts(result) for name, one in of(result, c) if name == result["defaults"][c]}
     demo = found.get(DEMO)
     rows: list[tuple[str, float | None, float, bool]] = []
     for words, one, bounds in (
@@ -195,7 +201,7 @@ def _aims(result: Result) -> str:
         ]
         for words, value, bound, more in aims(result)
     ]
-    return "## Aims\n\n" + table(["", f"`{result['default']}`", "aim", ""], rows)
+    return "## Aims\n\n" + table(["of the page's engine", "", "aim", ""], rows)
 
 
 def _all(result: Result) -> str:
@@ -206,7 +212,7 @@ def _all(result: Result) -> str:
             rows.append(
                 [
                     NAMES[cohort],
-                    _engine(result, name),
+                    _engine(result, name, cohort),
                     f"{one['n']} ({one['drawn']})",
                     *(_span(one["dice"], one["dice_ci"], n) for n in SHOWN),
                     _number(one["best_so_far"][-1]),
@@ -227,7 +233,7 @@ def _clicks(result: Result) -> str:
             rows.append(
                 [
                     NAMES[cohort],
-                    _engine(result, name),
+                    _engine(result, name, cohort),
                     *(_until(one["clicks_to"][level], result["clicks"]) for level in ("0.80", "0.90")),
                     f"{took['median']:.2f} s",
                     f"{took['p95']:.2f} s",
@@ -237,6 +243,29 @@ def _clicks(result: Result) -> str:
             )
     head = ["data", "engine", "clicks to .80 (reached)", "clicks to .90 (reached)", "click, median", "95th percentile"]
     return "## Clicks and seconds\n\n" + table([*head, "first click, median", "preparing, median"], rows)
+
+
+def _settled(result: Result) -> str:
+    """When the page says that another click would hardly help, and how often that was right."""
+    rows = []
+    for cohort in cohorts(result):
+        for name, one in of(result, cohort):
+            found = one["settled"]
+            if found["answers"] and name == result["defaults"][cohort]:
+                shares = (found["gained_then"], found["gained_else"])
+                rows.append([NAMES[cohort], name, f"{found['said']} of {found['answers']}", *map(_percent, shares)])
+    if not rows:
+        return ""
+    head = ["data", "engine", "said", "the next click gained all the same", "it gained where nothing was said"]
+    return (
+        "## When the page says that another click would hardly help\n\n"
+        f"It says so where a click changed at most {LITTLE:.0%} of the structure. A gain is over {WORTH:g} of Dice by "
+        f"the next click.\n\n{table(head, rows)}"
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.0%}"
 
 
 def _targets(result: Result) -> Iterator[str]:
@@ -258,12 +287,12 @@ def _targets(result: Result) -> Iterator[str]:
             rows.append(cells)
         head = ["target", "n"]
         for name, _ in engines:
-            head += [f"{_engine(result, name)}: Dice at {', '.join(SHOWN)}", "HD95 at 5", "clicks to .80"]
+            head += [f"{_engine(result, name, cohort)}: Dice at {', '.join(SHOWN)}", "HD95 at 5", "clicks to .80"]
         yield f"## {NAMES[cohort].replace('*', '').capitalize()}\n\n{table(head, rows)}"
 
 
-def _engine(result: Result, name: str) -> str:
-    return f"**{name}**" if name == result["default"] else name
+def _engine(result: Result, name: str, cohort: str) -> str:
+    return f"**{name}**" if name == result["defaults"][cohort] else name
 
 
 def _number(value: float | None, digits: int = 3) -> str:

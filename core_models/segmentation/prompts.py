@@ -58,13 +58,25 @@ def confined(volume: Volume, prompts: tuple[Prompt, ...], mask: Mask) -> Mask:
     return Mask(offset, inner.voxels, mask.shape)  # type: ignore[arg-type]
 
 
+def holds_some(prompt: Box | Lasso, mask: Mask) -> bool:
+    """Whether any of a mask lies inside a box or a ring, on the slices that it was drawn on."""
+    on, inside = _on_slices(prompt, mask)
+    return bool((mask.voxels & on & inside).any())
+
+
 def _allowed(prompt: Box | Lasso, mask: Mask) -> np.ndarray:
     """bool, in the mask's box: everything but what is outside on the prompt's own slices."""
+    on, inside = _on_slices(prompt, mask)
+    return ~on | inside
+
+
+def _on_slices(prompt: Box | Lasso, mask: Mask) -> tuple[np.ndarray, np.ndarray]:
+    """Two bool arrays in the mask's box: the prompt's own slices, and what it encloses there."""
     points = np.asarray((prompt.first, prompt.last) if isinstance(prompt, Box) else prompt.points)
     low, high = points.min(axis=0), points.max(axis=0)
-    allowed = np.ones(mask.voxels.shape, bool).transpose(2, 1, 0)  # (i, j, k), a view
+    on, enclosed = (np.zeros(mask.voxels.shape[::-1], bool) for _ in range(2))  # (i, j, k)
     origin = np.asarray(mask.offset[::-1])
-    size = np.asarray(allowed.shape)
+    size = np.asarray(on.shape)
     flat = [axis for axis in (2, 1, 0) if low[axis] == high[axis]]
     axis = flat[0] if flat else 2
     a, b = (n for n in range(3) if n != axis)
@@ -76,8 +88,9 @@ def _allowed(prompt: Box | Lasso, mask: Mask) -> np.ndarray:
         corners = points[:, [a, b]] - origin[[a, b]]
         inside[polygon(*corners.T, shape=tuple(inside.shape))] = True
     for k in range(max(0, low[axis] - origin[axis]), min(size[axis], high[axis] + 1 - origin[axis])):
-        np.moveaxis(allowed, axis, 0)[k] = inside
-    return allowed.transpose(2, 1, 0)
+        np.moveaxis(on, axis, 0)[k] = True
+        np.moveaxis(enclosed, axis, 0)[k] = inside
+    return on.transpose(2, 1, 0), enclosed.transpose(2, 1, 0)
 
 
 def _holds(allowed: np.ndarray, mask: Mask, index: Index) -> bool:

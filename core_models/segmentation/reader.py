@@ -17,6 +17,7 @@ import SimpleITK as sitk
 
 from core_models.segmentation.engine import Click, Engine, Mask
 from core_models.segmentation.metrics import Spacing, depths, dice, hausdorff95, together
+from core_models.segmentation.settling import change
 
 CLICKS = 10
 REPORTED = (1, 3, 5, 10)
@@ -88,12 +89,14 @@ class Trace:
         hausdorff95: number of clicks → 95% Hausdorff distance in the spacing's unit, None where it is not defined.
         seconds: of each answer that was asked for; the reader's own work is not in it.
         clicks: those that were given.
+        changes: of each answer after the first, how much of it differs from the one before (`settling.change`).
     """
 
     dice: tuple[float, ...]
     hausdorff95: dict[int, float | None]
     seconds: tuple[float, ...]
     clicks: tuple[Click, ...]
+    changes: tuple[float, ...] = ()
 
 
 def read(
@@ -116,6 +119,8 @@ def read(
     scores: list[float] = []
     seconds: list[float] = []
     far: dict[int, float | None] = {}
+    changes: list[float] = []
+    before: Mask | None = None
     offset, boxed = together(target, target)
     for n in range(1, clicks + 1):
         if click is not None:
@@ -123,6 +128,9 @@ def read(
             start = perf_counter()
             answer = engine.segment(prepared, given).mask
             seconds.append(perf_counter() - start)
+            if before is not None:
+                changes.append(change(before, answer))
+            before = answer
             offset, boxed = together(target, answer)
         scores.append(dice(*boxed))
         if n in reported:
@@ -130,4 +138,4 @@ def read(
         if n < clicks and click is not None:
             click = _correction(*boxed, offset, spacing)
         clicked(n)
-    return Trace(tuple(scores), far, tuple(seconds), given)
+    return Trace(tuple(scores), far, tuple(seconds), given, tuple(changes))

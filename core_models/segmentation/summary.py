@@ -10,6 +10,7 @@ import numpy as np
 
 from core_models.segmentation import metrics
 from core_models.segmentation.reader import REPORTED
+from core_models.segmentation.settling import LITTLE, WORTH
 
 LEVELS = (0.80, 0.90)
 GROUPS = {
@@ -22,7 +23,7 @@ GROUPS = {
 @dataclass(frozen=True)
 class Row:
     """One target of one case: `dice` after each click, `hausdorff95` by the number of clicks as text, seconds of each
-    answer."""
+    answer, and how much of each but the first differs from the one before."""
 
     cohort: str
     case: str
@@ -31,6 +32,7 @@ class Row:
     dice: list[float]
     hausdorff95: Mapping[str, float | None]
     seconds: list[float]
+    changes: Sequence[float] = ()
 
 
 def summary(rows: Sequence[Row], prepare_s: Sequence[float]) -> dict[str, Any]:
@@ -45,6 +47,8 @@ def summary(rows: Sequence[Row], prepare_s: Sequence[float]) -> dict[str, Any]:
         median over targets of their largest such drop.
         clicks_to: "0.80", "0.90" → median number of clicks to reach it (None where half never do), reached, of.
         click_s: median and 95th percentile of all answers, and the median of the first; prepare_s: median.
+        settled: `settling`'s word on answers that another click followed: how many, how often it said that the next one
+            is not worth it, and how often that next one gained `WORTH` all the same, or where it did not say so.
         targets: target → n, dice "1", ..., hausdorff95, clicks_to; groups: name → mean dice of some targets.
     """
     empty: dict[str, Any] = {"n": 0, "dice": {}, "targets": {}}
@@ -89,7 +93,24 @@ def summary(rows: Sequence[Row], prepare_s: Sequence[float]) -> dict[str, Any]:
             "first_median": _round(np.median([r.seconds[0] for r in rows])),
             "clicks": len(seconds),
         },
+        "settled": said(rows),
         "prepare_s": _round(np.median(prepare_s)) if len(prepare_s) else None,
+    }
+
+
+def said(rows: Sequence[Row]) -> dict[str, Any]:
+    """See `summary`, `settled`."""
+    pairs = [
+        (row.changes[n] <= LITTLE, row.dice[n + 2] - row.dice[n + 1] > WORTH)
+        for row in rows
+        for n in range(len(row.changes) - 1)  # the last answer has no next one
+    ]
+    gained = {word: [gain for told, gain in pairs if told is word] for word in (True, False)}
+    return {
+        "answers": len(pairs),
+        "said": len(gained[True]),
+        "gained_then": _round(np.mean(gained[True])) if gained[True] else None,
+        "gained_else": _round(np.mean(gained[False])) if gained[False] else None,
     }
 
 

@@ -16,10 +16,12 @@ from core_models.segmentation import (
     evaluation_report,
     judged,
     registry,
+    settling,
     sources,
     summary,
 )
 from core_models.segmentation.cohorts import Case
+from core_models.segmentation.engine import Mask
 from core_models.segmentation.evaluation import Contender
 from core_models.segmentation.region_growing import RegionGrowing
 from tests.segmentation.phantoms import affine_of, ct, ellipsoid
@@ -27,6 +29,7 @@ from webapp import settings
 
 DATA = settings.load().data
 SHAPE = (16, 40, 40)
+LAZY = dict.fromkeys(cohorts.COHORTS, "lazy")
 
 
 def made(name: str, cohort: str = "demo-ct", side: str = "test") -> Case:
@@ -117,7 +120,7 @@ def test_a_target_is_its_largest_connected_part():
 def test_the_result_has_the_keys_that_checks_read(tmp_path: Path):
     cases = [made("lower"), made("x", "la2018"), made("y", "la2018")]
     engines = [contender(RegionGrowing()), contender(RegionGrowing(), "ct only", fits=lambda m: m == "CT")]
-    result = evaluation.run(engines, cases, "lazy", tmp_path, 2)
+    result = evaluation.run(engines, cases, LAZY, tmp_path, 2)
     assert result["default"] == "lazy"
     assert json.loads(json.dumps(result)) == result
     for name in ("lazy", "ct only"):
@@ -140,7 +143,7 @@ def test_the_result_has_the_keys_that_checks_read(tmp_path: Path):
 def test_an_engine_is_asked_only_about_what_it_was_made_for(tmp_path: Path):
     engine = Counting()
     mr = contender(engine, fits=lambda modality: modality == "MR")
-    result = evaluation.run([mr], [made("lower")], "lazy", tmp_path, 2)
+    result = evaluation.run([mr], [made("lower")], LAZY, tmp_path, 2)
     assert engine.asked == 0
     assert result["engines"]["lazy"]["n"] == 0
     assert result["engines"]["lazy"]["dice"] == {}
@@ -155,24 +158,24 @@ def test_a_stop_keeps_what_is_done_and_other_code_starts_anew(tmp_path: Path):
 
     cases = [made("lower")]
     with pytest.raises(KeyboardInterrupt):
-        evaluation.run([contender(Stopped())], cases, "lazy", tmp_path, 2)
+        evaluation.run([contender(Stopped())], cases, LAZY, tmp_path, 2)
     rest, again, other = Counting(), Counting(), Counting()
-    resumed = evaluation.run([contender(rest)], cases, "lazy", tmp_path, 2)
-    whole = evaluation.run([contender(other, digest="d2")], cases, "lazy", tmp_path, 2)
+    resumed = evaluation.run([contender(rest)], cases, LAZY, tmp_path, 2)
+    whole = evaluation.run([contender(other, digest="d2")], cases, LAZY, tmp_path, 2)
     assert 0 < rest.asked <= 10 < other.asked, "one of two targets was left"
-    assert evaluation.run([contender(again, digest="d2")], cases, "lazy", tmp_path, 2)["engines"] == whole["engines"]
+    assert evaluation.run([contender(again, digest="d2")], cases, LAZY, tmp_path, 2)["engines"] == whole["engines"]
     assert again.asked == 0
     for key in ("dice", "hausdorff95", "curve", "clicks_to"):
         assert resumed["engines"]["lazy"][key] == whole["engines"]["lazy"][key]
     for damaged in ("{", "[]", "{}"):
         for path in tmp_path.rglob("*.json"):
             path.write_text(damaged)
-        assert evaluation.run([contender(Counting(), digest="d2")], cases, "lazy", tmp_path, 2)["engines"]
+        assert evaluation.run([contender(Counting(), digest="d2")], cases, LAZY, tmp_path, 2)["engines"]
 
 
 def test_nothing_to_judge_and_unknown_engines_are_refused(tmp_path: Path):
     with pytest.raises(Refused, match="no labelled scans"):
-        evaluation.run([], [], "lazy", tmp_path, 2)
+        evaluation.run([], [], LAZY, tmp_path, 2)
     with pytest.raises(NotFound):
         evaluation.contenders(["nothing"])
     names = [evaluation.CLASSICAL, evaluation.BASELINE]
@@ -215,11 +218,34 @@ def test_medians_count_what_never_gets_there():
     assert summary.clicks_to(rows, 0.9) == {"median": None, "reached": 1, "of": 3}
 
 
+def test_what_another_click_gave_is_counted_by_what_was_said_before_it():
+    def row(dice: list[float], changes: list[float]) -> summary.Row:
+        return summary.Row("c", "a", "a", "t", dice, {}, [], changes)
+
+    rows = [row([0.5, 0.6, 0.7, 0.7], [0.3, 0.005, 0.0]), row([0.8, 0.8, 0.9], [0.01, 0.2]), row([0.9, 0.9], [0.5])]
+    # Said after the third answer of the first (no gain) and the second of the second (a gain); not said once (a gain).
+    assert summary.said(rows) == {"answers": 3, "said": 2, "gained_then": 0.5, "gained_else": 1.0}
+    assert summary.said([])["gained_then"] is None
+
+
+def test_an_answer_is_settled_where_a_click_changed_next_to_nothing():
+    def ball(radius: float) -> Mask:
+        return Mask.from_full(ellipsoid(SHAPE, affine_of((1.0, 1.0, 1.0)), (20, 20, 8), (radius, radius, 6)))
+
+    old, new = ball(10), ball(10.02)
+    assert settling.change(old, old) == 0
+    assert settling.change(ball(5), ball(10)) == pytest.approx(1 - ball(5).count / ball(10).count)
+    assert settling.settled(old, new) is (settling.change(old, new) <= settling.LITTLE)
+    assert settling.settled(old, old)
+    assert not settling.settled(ball(9), old)
+    assert not settling.settled(None, old), "one click says nothing of the next"
+
+
 @pytest.fixture(scope="module")
 def once(tmp_path_factory: pytest.TempPathFactory):
     cases = [made("lower"), *(made(f"p{n}", "la2018") for n in range(5)), made("t", "totalseg-example", "train")]
     engines = [contender(RegionGrowing()), contender(RegionGrowing(), "<other>", fits=lambda m: m == "CT")]
-    return evaluation.run(engines, cases, "lazy", tmp_path_factory.mktemp("work"), 2)
+    return evaluation.run(engines, cases, LAZY, tmp_path_factory.mktemp("work"), 2)
 
 
 @pytest.fixture
@@ -229,7 +255,7 @@ def result(once):
 
 def test_a_record_makes_the_page_its_plot_and_the_table(tmp_path: Path, result):
     readme = tmp_path / "README.md"
-    readme.write_text(f"# Head\n\n{evaluation_report.BEGIN}\nold\n{evaluation_report.END}\n\ntail\n")
+    readme.write_text(f"# Head\n\n{evaluation_report.BEGIN}\nstale\n{evaluation_report.END}\n\ntail\n")
     path = evaluation_report.record(result, tmp_path / "evaluation.json", tmp_path / "docs", readme)
     kept = json.loads(path.read_text(encoding="utf-8"))
     assert kept == result
@@ -239,7 +265,7 @@ def test_a_record_makes_the_page_its_plot_and_the_table(tmp_path: Path, result):
     assert "la2018" not in page, "cohorts have names for people"
     assert page.rindex("| *abdominal CT") > page.rindex("| left atrium, MR"), "the training scan comes last"
     text = readme.read_text(encoding="utf-8")
-    assert "old" not in text
+    assert "stale" not in text
     assert text.startswith("# Head")
     assert text.endswith("tail\n")
     assert evaluation_report.brief(kept) in text
@@ -277,6 +303,7 @@ def test_what_ships_is_what_the_command_recorded():
     assert (docs / evaluation_report.PLOT).read_text(encoding="utf-8") == evaluation_plot.svg(kept, titles)
     assert evaluation_report.brief(kept) in readme
     assert set(kept["data"]) == set(cohorts.COHORTS)
-    row = registry.default_for("CT")
-    assert (kept["default"], kept["engines"][row.name]["version"]) == (row.name, row.version)
+    for cohort, name in kept["defaults"].items():
+        row = registry.default_for(cohorts.MODALITY[cohort])
+        assert (name, kept["engines"][name]["version"]) == (row.name, row.version)
     assert {evaluation.CLASSICAL, evaluation.BASELINE} <= set(kept["engines"])

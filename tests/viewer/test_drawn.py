@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core_models.segmentation.engine import Click, Mask, Segmentation
+from core_models.segmentation.engine import Box, Click, Lasso, Mask, Segmentation
+from core_models.segmentation.history import begins
 from core_models.study.volume import Volume
 from webapp.viewer.drawn import corrected, deepest
 
@@ -31,7 +32,7 @@ class Finds:
 
     def __call__(self, clicks: tuple[Click, ...]) -> Segmentation:
         self.asked.append(clicks)
-        assert clicks[0].positive
+        assert begins(clicks[0])
         return Segmentation(self.found, 0.5, len(clicks), self.note)
 
 
@@ -58,6 +59,23 @@ def test_an_adding_click_joins_what_is_found_held_back_by_the_removing_ones() ->
     adds, removes, middle = engine.asked[2][1], engine.asked[2][0], engine.asked[2][2]
     assert (removes, adds) == (Click((10, 10, 0)), Click((80, 100, 0), False))
     assert not middle.positive
+
+
+@pytest.mark.parametrize(
+    "ring", [Box((35, 40, 0), (60, 80, 0)), Lasso(((35, 40, 0), (60, 40, 0), (60, 80, 0), (35, 80, 0)))]
+)
+def test_a_ring_around_the_drawing_leaves_nothing_outside_it(ring) -> None:
+    answer = corrected(VOLUME, DRAWN, (ring,), Finds(mask((45, 70), (40, 55))), 0.9)
+    full = answer.mask.full()[0]
+    assert full[45:75, 40:55].all()
+    assert not full[:39].any()
+    assert not full[:, 63:].any()
+
+
+def test_a_ring_beside_the_drawing_adds_and_takes_nothing() -> None:
+    engine = Finds(mask((30, 50), (80, 95)))
+    answer = corrected(VOLUME, DRAWN, (Box((78, 25, 0), (98, 55, 0)),), engine, 0.9)
+    assert np.array_equal(answer.mask.full(), DRAWN.full() | engine.found.full())
 
 
 @pytest.mark.parametrize("row", [25, 98])

@@ -34,6 +34,7 @@ def _summary(first: float, **more: Any) -> dict[str, Any]:
 
 RECORDED = {
     "default": "click",
+    "defaults": {"demo-ct": "click", "totalseg-example": "click"},
     "clicks": 10,
     "threads": 2,
     "data": {

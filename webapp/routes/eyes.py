@@ -147,6 +147,7 @@ def click_marks() -> Json | None:
         found = json.loads(CLICKS.read_text(encoding="utf-8"))
         rows = [
             {"data": report.plain(cohort), "trains": found["data"][cohort]["trains"], "engine": name}
+            | {"taken": name == found["defaults"][cohort]}
             | {key: one[key] for key in keys}
             for cohort in report.cohorts(found)
             for name, one in report.of(found, cohort)

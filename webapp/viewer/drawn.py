@@ -14,7 +14,7 @@ import numpy as np
 from core_models.segmentation.editing import joined, without
 from core_models.segmentation.engine import Box, Click, Lasso, Mask, Prompt, Segmentation
 from core_models.segmentation.history import begins
-from core_models.segmentation.prompts import as_clicks
+from core_models.segmentation.prompts import as_clicks, confined, holds_some
 from core_models.study.volume import Volume
 
 EQUAL = 0.98  # of the greatest depth counts as it
@@ -28,7 +28,7 @@ def corrected(
     segment: Callable[[tuple[Prompt, ...]], Segmentation],
     confidence: float,
 ) -> Segmentation:
-    """The drawing with what the adding prompts find, less what the removing ones find.
+    """The drawing with what adding prompts find, less what removing ones find and what boxes and rings shut out.
 
     Each kind holds the other back, as markers do; a removing prompt is also held back by the drawing's middle and
     takes nothing that lies nearer to it than to the prompt, so that it takes off a part and not the structure.
@@ -45,7 +45,9 @@ def corrected(
     notes = []
     if wanted:
         found = segment((*wanted, *unwanted))
-        mask = joined(mask, found.mask)
+        # A ring around the structure says that nothing of it lies outside; one beside it is about what it lacks.
+        about = tuple(p for p in wanted if not isinstance(p, Box | Lasso) or holds_some(p, base))
+        mask = confined(volume, about, joined(mask, found.mask))
         notes.append(found.note)
     if unwanted:
         places = as_clicks(volume, unwanted)

@@ -276,6 +276,7 @@ class SegmentService:
     ) -> tuple[Any, Mask]:
         """Compute what the history says and store it; called under the series' lock.  Answers the row and its mask."""
         from core_models.segmentation.measure import measure
+        from core_models.segmentation.settling import settled
 
         volume = self.store.volume(series_id)
         answer = self._answer(series_id, volume, row, before, after, move)
@@ -297,7 +298,7 @@ class SegmentService:
             "note": answer.note,
             "measurement": None if mask.empty else asdict(measure(volume, mask)),
             "hint": answer.hint,
-            "settled": answer.settled,
+            "settled": answer.settled or (_prompted(before, after) and settled(old, mask)),
         }
         # A guessed name follows the mask until the reader has chosen one.
         if not mask.empty and (row is None or row.suggested):
@@ -459,6 +460,11 @@ def _load_engine() -> None:
     from core_models.segmentation import flooding
 
     flooding.ready()
+
+
+def _prompted(before: History, after: History) -> bool:
+    """Whether what was done last is a new prompt, which an engine answered."""
+    return len(after.done) > len(before.done) and not isinstance(after.done[-1].action, Edit)
 
 
 def _unit(volume: Volume) -> str:

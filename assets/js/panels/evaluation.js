@@ -144,7 +144,7 @@ function clicks(c) {
   if (!Array.isArray(c?.rows)) return section('clicks', 'Click segmentation', 'Not evaluated yet: run `python app.py evaluate segmentation --record` once.');
   const until = (one) => (known(one?.median) ? one.median : `> ${c.clicks}`);
   const rows = c.rows.map((row) => [
-    row.trains ? `${row.data} *` : row.data, row.engine === c.default ? h('b', {}, row.engine) : row.engine, row.n, show(row.dice?.['1']), show(row.dice?.['3']),
+    row.trains ? `${row.data} *` : row.data, row.taken ? h('b', {}, row.engine) : row.engine, row.n, show(row.dice?.['1']), show(row.dice?.['3']),
     interval(row.dice?.['3'], row.dice_ci?.['3'], { from: 0, reference: null, width: 80 }), show(row.dice?.['5']), show(row.hausdorff95?.['5'], 1), until(row.clicks_to?.['0.80']),
     show(row.click_s?.median),
   ]);
@@ -154,7 +154,7 @@ function clicks(c) {
   return section(
     'clicks',
     'Click segmentation',
-    `Dice after 1, 3 and 5 simulated clicks, each on the deepest point of the largest error; the line is the 95 % interval at 3. HD95: 95% Hausdorff distance at 5 clicks, in mm (pixels for ACDC and JSRT). Seconds: a click's median on ${c.threads ?? '–'} threads.`,
+    `Dice after 1, 3 and 5 simulated clicks, each on the deepest point of the largest error; the line is the 95 % interval at 3. HD95: 95% Hausdorff distance at 5 clicks, in mm (pixels for ACDC and JSRT). In bold the engine that the page takes. Seconds: a click's median on ${c.threads ?? '–'} threads.`,
     table(['Data', 'engine', 'n', '1', '3', '', '5', 'HD95', 'to .80', 's'], rows, 'Click segmentation'),
     c.rows.some((row) => row.trains) ? h('p.rp-dim', {}, '* The engines with weights were trained on this scan; it judges the others.') : null,
     h('p.rp-dim', {}, `${c.default} on the demo CT:`),

@@ -157,7 +157,7 @@ export function mount(element, { trigger }) {
   let unfolded = false;
   function history(segment) {
     const { steps } = segment;
-    const settled = segment.settled ? h('p.rp-settled', { title: 'The engine expects no gain from another click' }, 'Another click would not help.') : null;
+    const settled = segment.settled ? h('p.rp-settled', { title: 'The last click changed at most 1 % of the segment, so the next one will hardly change more; a brush (Shift+B) will' }, 'Another click will hardly help.') : null;
     if (!steps.length) return settled;
     const lines = steps.map((step, n) => h('li', {}, h('span', {}, `${n + 1}  ${stepName(step)}`), h('span.rp-cost', {}, cost(step)), h('span.rp-gain', {}, gain(step)))).reverse();
     const last = steps[steps.length - 1];

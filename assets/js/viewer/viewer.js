@@ -376,7 +376,7 @@ export class Viewer extends Loaded {
   /** To where the engine would have the next click. */
   toHint() {
     const hint = this.activeRow?.hint;
-    if (!hint) return emit('toast', { level: 'info', text: this.activeRow?.settled ? 'Another click would not help this segment.' : 'There is no hint for a next click.' });
+    if (!hint) return emit('toast', { level: 'info', text: this.activeRow?.settled ? 'The last click changed little; another will hardly help. A brush (Shift+B) will.' : 'There is no hint for a next click.' });
     this.hints = true;
     return this.moveTo(hint.index);
   }
