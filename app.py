@@ -21,7 +21,7 @@ from webapp.settings import Settings
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 ADAPTER, ENCODER = ASSETS / "adapter", ASSETS / "foundation"
-EVALUATIONS = ("segmentation", "drafting", "checker", "priors", *foundation.EVALUATIONS)
+EVALUATIONS = ("segmentation", "names", "drafting", "checker", "priors", *foundation.EVALUATIONS)
 
 Options = argparse.Namespace
 
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     index = command("index", _index, "build the index of prior reports")
     index.add_argument("--corpus", default="open-i", help="open-i, or a folder or CSV of reports")
     train = command("train", _train, "train a part")
-    train.add_argument("part", choices=("adapter", "encoder", "segmenter"))
+    train.add_argument("part", choices=("adapter", "encoder", "segmenter", "atlas"))
     train.add_argument("--out", type=Path, help="where the weights go; default: the shipped ones in assets/")
     train.add_argument("--config", type=Path, metavar="FILE", help="another recipe of encoder or segmenter (TOML)")
     train.add_argument("--data", type=Path, metavar="DIR", help="folder of images; default: READING_ROOM_DATA")
@@ -246,7 +246,12 @@ def _build_index(settings: Settings, corpus: str) -> None:
 
 
 def _train(settings: Settings, options: Options) -> None:
-    parts = {"adapter": _train_adapter, "encoder": _train_encoder, "segmenter": _train_segmenter}
+    parts = {
+        "adapter": _train_adapter,
+        "encoder": _train_encoder,
+        "segmenter": _train_segmenter,
+        "atlas": _train_atlas,
+    }
     parts[options.part](settings, options)
 
 
@@ -266,6 +271,17 @@ def _train_segmenter(settings: Settings, options: Options) -> None:
         log=lambda text: print(text, flush=True),
     )
     print(json.dumps(summary))
+
+
+def _train_atlas(settings: Settings, options: Options) -> None:
+    """The table by which CT segments get a suggested name; the recipe and the checkpoints of others mean nothing."""
+    from core_models.segmentation import atlas, train_atlas
+
+    if options.config or options.resume:
+        raise Refused("The atlas is a table that is made at once: leave out --config and --resume.")
+    demo = next(iter(_labelled_scans(settings).values()), None)
+    out = options.out or atlas.FILE.parent
+    print(json.dumps(train_atlas.run(options.data or settings.data, demo, out, _bar("atlas"))))
 
 
 def _train_encoder(settings: Settings, options: Options) -> None:
@@ -328,7 +344,13 @@ def _train_adapter(settings: Settings, options: Options) -> None:
 def _evaluate(settings: Settings, options: Options) -> dict[str, Any]:
     if options.engine and options.part != "segmentation":
         raise Refused("--engine names segmentation engines; it goes with `evaluate segmentation` alone.")
-    own = {"segmentation": _segmentation, "drafting": _drafting, "checker": _checker, "priors": _priors}
+    own = {
+        "segmentation": _segmentation,
+        "names": _names,
+        "drafting": _drafting,
+        "checker": _checker,
+        "priors": _priors,
+    }
     result = own.get(options.part, _foundation)(settings, options)
     if not options.json:
         print(json.dumps(result, indent=1))
@@ -387,6 +409,16 @@ def _segmentation(settings: Settings, options: Options) -> dict[str, Any]:
 
         evaluation_report.record(result)
     return result
+
+
+def _names(settings: Settings, options: Options) -> dict[str, Any]:
+    """How often a segment's suggested name is right, with atlases fitted without what is judged."""
+    from core_models.segmentation import evaluate_names
+
+    if options.record or options.limit:
+        raise Refused("Names are judged all at once and nothing is kept: leave out --limit and --record.")
+    demo = next(iter(_labelled_scans(settings).values()), None)
+    return evaluate_names.run(options.data or settings.data, demo, _bar("names"))
 
 
 def _checker(settings: Settings, options: Options) -> dict[str, Any]:

@@ -251,6 +251,19 @@ def test_another_writers_figures_are_not_kept_as_the_embedded_models(
     assert told.count(".") == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("train", "atlas", "--resume"), ("evaluate", "names", "--record"), ("train", "atlas"), ("evaluate", "names")],
+)
+def test_the_atlas_takes_no_flags_of_others_and_needs_its_two_scans(
+    words: tuple[str, ...], home: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    code, shown, error = run(capsys, *words, "--data", tmp_path, *(("--out", tmp_path) if "train" in words else ()))
+    assert (code, shown) == (2, "")
+    assert "leave out" in error if len(words) > 2 else "totalseg-example" in error
+    assert not (tmp_path / "atlas.json").exists()
+
+
 def test_an_index_of_no_folder_is_refused(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     code, _, told = run(capsys, "index", "--corpus", tmp_path / "none")
     assert code == 2

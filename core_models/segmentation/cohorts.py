@@ -102,7 +102,7 @@ def cases(data: Path, demo: tuple[Path, Path] | None, vertebrae: Path | None = N
 
 def _demo(scan: Path, labels: Path) -> Iterator[Case]:
     def part(lower: bool) -> tuple[Volume, np.ndarray]:
-        volume, label_map = _nifti(scan), _nifti(labels)
+        volume, label_map = nifti(scan), nifti(labels)
         if volume.shape != label_map.shape:
             raise Refused("The demo CT and its label map have different sizes.")
         cut = int(np.ceil(CUT_MM / volume.spacing[0]))  # slices are equidistant from the lowest, at 0 mm
@@ -116,7 +116,7 @@ def _demo(scan: Path, labels: Path) -> Iterator[Case]:
 def _totalseg(folder: Path) -> Iterator[Case]:
     scan, labels = folder / "example_ct.nii.gz", folder / "example_seg_fast_force_split.nii.gz"
     if scan.is_file() and labels.is_file():
-        yield Case("totalseg-example", "totalseg example", "train", lambda: (_nifti(scan), _nifti(labels).array), None)
+        yield Case("totalseg-example", "totalseg example", "train", lambda: (nifti(scan), nifti(labels).array), None)
 
 
 def _vertebrae(folder: Path) -> Iterator[Case]:
@@ -129,11 +129,11 @@ def _vertebrae(folder: Path) -> Iterator[Case]:
         if image is not None and map_ is not None:
 
             def load(image: Path = image, map_: Path = map_, kind: str = kind) -> tuple[Volume, np.ndarray]:
-                volume = _nifti(image)
+                volume = nifti(image)
                 hounsfield = kind == "CT"
                 return (
                     Volume(volume.array, volume.affine, kind, "HU" if hounsfield else "1"),
-                    np.where(_nifti(map_).array < 100, _nifti(map_).array, 0),
+                    np.where(nifti(map_).array < 100, nifti(map_).array, 0),
                 )
 
             yield Case("tptbox", f"vertebrae {kind}", "test", load, None)
@@ -184,7 +184,7 @@ def _picture(image: Path, mask: Path, modality: str) -> tuple[Volume, np.ndarray
     return Volume(values[None].copy(), np.eye(4), modality, "1", spacing_known=False), labels[None].copy()
 
 
-def _nifti(path: Path) -> Volume:
+def nifti(path: Path) -> Volume:
     return read_scan(path)[0].series[0].volume
 
 

@@ -1,18 +1,23 @@
 """Volume and mask → a *suggested* organ name, and the organs' names, report regions and SNOMED CT codes as data.
 
 A suggestion is never asserted: it fills the name field for the reader to accept or type over.  It looks at values,
-size and place in the body only, and answers "structure" where it cannot tell.
+size, shape and place in the body only, against a small atlas and by rules, and answers "structure" where it cannot
+tell.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from core_models.segmentation.engine import Mask
 from core_models.study.volume import Volume
+
+if TYPE_CHECKING:
+    from core_models.segmentation.atlas import Atlas
 
 
 @dataclass(frozen=True)
@@ -119,11 +124,19 @@ class Suggestion:
 
     Attributes:
         label: one of ORGANS, or "structure".
-        confidence: 0 to 1, a rule's own weight, not calibrated; 0 for "structure".
+        confidence: 0 to 1; the atlas' share of belief, or a rule's own weight, not calibrated; 0 for "structure".
+        basis: what the atlas looked at and how sure it is, for a person to read; "" for a rule's name and for none.
     """
 
     label: str
     confidence: float
+    basis: str = ""
+
+
+UNSURE = Suggestion(UNNAMED.name, 0.0)
+SURE = 0.8  # weight of a rule that stands even where the atlas does not agree
+MASK_VOXELS = 12_000  # a larger mask is thinned before it is measured
+MOST = 0.99  # an atlas of two people is never surer
 
 
 @dataclass(frozen=True)
@@ -150,16 +163,71 @@ class Traits:
     both_sides: bool
 
 
-def suggest(volume: Volume, mask: Mask) -> Suggestion:
-    """Suggest a name for a CT segment from its HU, size and place; "structure" for anything else or when unsure."""
-    unsure = Suggestion(UNNAMED.name, 0.0)
-    if volume.unit != "HU" or volume.shape[0] < 3 or not volume.spacing_known or mask.empty:
-        return unsure
-    traits = _traits(volume, mask)
+def suggest(volume: Volume, mask: Mask, atlas: Atlas | None = None) -> Suggestion:
+    """Suggest a name for a CT segment; "structure" for anything else or when unsure.
+
+    The atlas names first, but where the rules give another name that it believes too, that one stands.  Where it is
+    unsure the rules' name stands, unless the atlas holds it for unlikely and the rule is none of the sure ones (a
+    lung, a liver).
+
+    Args:
+        atlas: another than the one that ships.
+
+    Raises:
+        ModelMissing: the atlas that ships is missing or damaged.
+    """
+    if not _may_be_named(volume, mask):
+        return UNSURE
+    beliefs, known = believed(volume, mask, atlas)
+    found = told(beliefs, known)
+    if found.confidence > 1 - known.calibration.contests:
+        return found
+    ruled = by_rules(volume, mask)
+    if found is not UNSURE:
+        contested = ruled.label != found.label and beliefs.get(ruled.label, 0.0) >= known.calibration.contests
+        return ruled if contested else found
+    doubted = beliefs.get(ruled.label, 1.0) < known.calibration.agrees  # never a name that the atlas does not know
+    return UNSURE if doubted and ruled.confidence < SURE else ruled
+
+
+def believed(volume: Volume, mask: Mask, atlas: Atlas | None = None) -> tuple[dict[str, float], Atlas]:
+    """What `Atlas.belief` says of a CT segment, empty where nothing can be measured, and the atlas.  Raises as
+    `suggest`."""
+    from core_models.segmentation import atlas as module  # scipy is not loaded before a segment is named
+
+    known = atlas or module.shipped()
+    traits = module.traits(volume, mask)
+    return ({} if traits is None else known.belief(traits)), known
+
+
+def told(beliefs: dict[str, float], atlas: Atlas) -> Suggestion:
+    """The atlas' name, or UNSURE."""
+    best = max((name for name in beliefs if name), key=beliefs.__getitem__, default="")
+    if not best or beliefs[best] < atlas.calibration.least:
+        return UNSURE
+    return Suggestion(best, beliefs[best], f"position, HU and shape, {100 * min(beliefs[best], MOST):.0f} %")
+
+
+def by_rules(volume: Volume, mask: Mask) -> Suggestion:
+    """The name that fixed rules for HU, size and place give, or "structure"; they know canonical volumes alone."""
+    upright = np.diagonal(volume.affine)[:3] > 0.7 * np.linalg.norm(volume.affine[:3, :3], axis=0)
+    traits = _traits(volume, mask) if upright.all() and _may_be_named(volume, mask) else None
     if traits is None:
-        return unsure
+        return UNSURE
     label, confidence = _rules(traits)
-    return Suggestion(label, confidence) if confidence >= 0.3 else unsure
+    return Suggestion(label, confidence) if confidence >= 0.3 else UNSURE
+
+
+def _may_be_named(volume: Volume, mask: Mask) -> bool:
+    return volume.unit == "HU" and volume.shape[0] >= 3 and volume.spacing_known and not mask.empty
+
+
+def thinned(mask: Mask, count: int) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """Every n-th voxel of a mask of `count`, about `MASK_VOXELS` of them, and the n of each axis (z, y, x)."""
+    step = [1, 1, 1]
+    while count / (step[0] * step[1] * step[2]) > MASK_VOXELS:
+        step[int(np.argmax([n / s for n, s in zip(mask.voxels.shape, step, strict=True)]))] += 1
+    return mask.voxels[:: step[0], :: step[1], :: step[2]], (step[0], step[1], step[2])
 
 
 def _traits(volume: Volume, mask: Mask) -> Traits | None:
@@ -170,23 +238,27 @@ def _traits(volume: Volume, mask: Mask) -> Traits | None:
     if body is None:
         return None
     (front, rear), (right, left), share = body
-    values = volume.array[mask.slices][mask.voxels]
-    values = values[:: max(1, values.size // 50_000)].astype(np.float32)
+    count = mask.count
+    thin, step = thinned(mask, count)
+    places = np.argwhere(thin)
+    if not len(places):
+        return None
+    places = places * step + np.asarray(mask.offset)
+    values = volume.array[tuple(places.T)].astype(np.float32)
     value = float(np.median(values))
-    columns = mask.voxels.any(axis=(0, 1)).nonzero()[0] + mask.offset[2]
-    centre = mask.voxels.sum(axis=(0, 1)) @ np.arange(mask.voxels.shape[2]) / mask.count + mask.offset[2]
-    depth = mask.voxels.sum(axis=(0, 2)) @ np.arange(mask.voxels.shape[1]) / mask.count + mask.offset[1]
+    depth, centre = places[:, 1].mean(), places[:, 2].mean()
+    first, last = mask.offset[2], mask.offset[2] + mask.voxels.shape[2] - 1
     midline, half = stride * (left + right) / 2, max(1.0, stride * (left - right) / 2)
     height, rows, width = (n * s for n, s in zip(mask.voxels.shape, volume.spacing, strict=True))
     return Traits(
         value=value,
         spread=1.4826 * float(np.median(np.abs(values - value))),
-        ml=mask.count * volume.voxel_ml,
+        ml=count * volume.voxel_ml,
         left=float((centre - midline) / half),
         back=float((depth - stride * front) / max(1.0, stride * (rear - front))),
         tall=height / max(rows, width),
         lung_share=share,
-        both_sides=bool(columns[0] < midline - 0.1 * half and columns[-1] > midline + 0.1 * half),
+        both_sides=bool(first < midline - 0.1 * half and last > midline + 0.1 * half),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core_models.errors import Cancelled, ReadingRoomError, Refused
+from core_models.errors import Cancelled, ModelMissing, ReadingRoomError, Refused
 from core_models.segmentation import labels
 from core_models.segmentation.engine import Click, Mask, Prompt, Segmentation, never
 from core_models.study.volume import Volume
@@ -145,6 +145,31 @@ def test_a_guessed_name_follows_the_mask_until_the_reader_names_it(harness: Harn
     row = harness.service.click(series, (10, 8, 4), True, row.id)
     assert (row.label, row.suggested) == ("liver", False)
     assert harness.service.undo(row.id).label == "liver"
+
+
+def test_what_a_guess_rests_on_is_kept_until_the_reader_names_it(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = labels.Suggestion("spleen", 0.83, "position, HU and shape, 83 %")
+    monkeypatch.setattr(labels, "suggest", lambda volume, mask: found)
+    series = harness.add(ct()).series[0].id
+    row = harness.service.click(series, A, True)
+    assert (row.label, row.suggested) == ("spleen", found.basis)
+    monkeypatch.setattr(labels, "suggest", lambda volume, mask: labels.UNSURE)
+    row = harness.service.click(series, B, True, row.id)
+    assert (row.label, row.suggested) == ("structure", True)
+    harness.service.edit(row.id, label="spleen")
+    assert harness.store.segment(row.id).suggested is False
+
+
+def test_a_damaged_atlas_stops_no_click_and_is_told(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(volume, mask):
+        raise ModelMissing("The atlas is damaged.")
+
+    monkeypatch.setattr(labels, "suggest", damaged)
+    row = harness.service.click(harness.add(ct()).series[0].id, A, True)
+    assert (row.label, row.suggested, row.note) == ("structure", True, "The atlas is damaged.")
+    assert not harness.store.mask(row.id).empty
 
 
 @pytest.mark.usefixtures("guesses")

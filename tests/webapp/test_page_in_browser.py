@@ -340,6 +340,27 @@ def test_leaving_the_page_stops_its_upload(
     assert list((services.settings.home / "incoming").iterdir()) == []
 
 
+def test_a_suggested_name_tells_what_it_rests_on_until_it_is_confirmed(
+    served: Served, page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core_models.segmentation import labels
+
+    found = labels.Suggestion("spleen", 0.83, "position, HU and shape, 83 %")
+    monkeypatch.setattr(labels, "suggest", lambda volume, mask: found)
+    study = served.add(patient="RR-4", StudyInstanceUID="2.25.9731", SeriesInstanceUID="2.25.9732")
+    series = served.services.store.study(study).series[0].id
+    row = served.services.segments.click(series, (16, 12, 6), True)
+    _open(page, served, study)
+    name = page.locator(f"[data-segment='{row.id}'] .rp-name.suggested")
+    name.wait_for()
+    assert name.input_value() == "spleen"
+    title = "Suggested from position, HU and shape, 83 %: type the right one, or Enter to confirm"
+    assert name.get_attribute("title") == title
+    name.press("Enter")
+    page.wait_for_selector(f"[data-segment='{row.id}'] .rp-name[title='spleen']:not(.suggested)")
+    assert served.services.store.segment(row.id).suggested is False
+
+
 def test_a_segment_is_listed_measured_and_drawn_in_3d(served: Served, page: Any) -> None:
     study = served.add(patient="RR-3", StudyInstanceUID="2.25.961", SeriesInstanceUID="2.25.962")
     series = served.services.store.study(study).series[0].id

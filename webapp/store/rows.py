@@ -92,7 +92,7 @@ class SegmentRow:
 
     Attributes:
         number: 1, 2, ... within the study, never reused; the colour follows from it.
-        suggested: what proposed the label: True or a label when it is a guess the reader has not confirmed.
+        suggested: True, or what the guess rests on and how sure it is, where the reader has not confirmed the label.
         steps, undone: prompts and edits in order, and the stack that redo takes from.
         hint: where the next click would tell the engine most; None where it does not say.
         settled: the engine expects no gain from another click.

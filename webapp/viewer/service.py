@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from core_models.errors import Busy, Cancelled, NotFound, ReadingRoomError, Refused
+from core_models.errors import Busy, Cancelled, ModelMissing, NotFound, ReadingRoomError, Refused
 from core_models.segmentation import registry
 from core_models.segmentation.edits import Edit, Interpolation
 from core_models.segmentation.engine import Click, Engine, Mask, Prompt, Segmentation
@@ -275,7 +275,6 @@ class SegmentService:
         self, study_id: str, series_id: str, row: Any | None, before: History, after: History, move: Move
     ) -> tuple[Any, Mask]:
         """Compute what the history says and store it; called under the series' lock.  Answers the row and its mask."""
-        from core_models.segmentation.labels import suggest
         from core_models.segmentation.measure import measure
         from core_models.segmentation.settling import settled
 
@@ -303,7 +302,9 @@ class SegmentService:
         }
         # A guessed name follows the mask until the reader has chosen one.
         if not mask.empty and (row is None or row.suggested):
-            values |= {"label": answer.label or suggest(volume, mask).label, "suggested": True}
+            values |= (
+                {"label": answer.label, "suggested": True} if answer.label else _suggested(volume, mask, answer.note)
+            )
         if row is None or row.engine == BY_HAND:
             values |= self._maker(series_id, after, move)
         if row is None:
@@ -334,7 +335,7 @@ class SegmentService:
                 return known
             # What is stored is the answer to what was done so far, whoever computed it.
             if number == stored:
-                label = row.label if row.suggested else ""
+                label = row.label if row.suggested is True else ""  # the atlas' name is given anew
                 return Segmentation(self._mask(row), row.confidence, number, row.note, row.hint, row.settled, label)
             return None
 
@@ -470,6 +471,17 @@ def _unit(volume: Volume) -> str:
     if not volume.spacing_known:
         return "voxels"
     return "ml" if volume.shape[0] > 1 else "cm²"
+
+
+def _suggested(volume: Volume, mask: Mask, note: str) -> dict[str, Any]:
+    """Label and what it rests on; where the atlas is damaged the segment stays unnamed, and its note says why."""
+    from core_models.segmentation import labels
+
+    try:
+        found = labels.suggest(volume, mask)
+    except ModelMissing as error:
+        return {"label": labels.UNSURE.label, "suggested": True, "note": note or str(error)}
+    return {"label": found.label, "suggested": found.basis or True}
 
 
 def _gain(volume: Volume, old: Mask | None, new: Mask) -> tuple[float, float]:

@@ -84,6 +84,8 @@ export function mount(element, { trigger }) {
       Number.isFinite(m.longest_axial_diameter_mm) ? `⌀ ${quantity(m.longest_axial_diameter_mm, 'mm')}` : '',
     ].filter(Boolean);
     const frozen = state.study?.state === 'signed';
+    // What a suggestion rests on, where the atlas gave it ("position, HU and shape, 83 %").
+    const from = typeof segment.suggested === 'string' ? segment.suggested : '';
     const name = h('input.rp-name', {
       type: 'text',
       value: segment.label,
@@ -91,7 +93,9 @@ export function mount(element, { trigger }) {
       maxlength: 200,
       disabled: frozen,
       'aria-label': `Name of segment ${segment.number}`,
-      title: segment.suggested ? 'A suggested name: type the right one, or Enter to confirm' : segment.label,
+      title: segment.suggested
+        ? `${from ? `Suggested from ${from}` : 'A suggested name'}: type the right one, or Enter to confirm`
+        : segment.label,
     });
     name.classList.toggle('suggested', Boolean(segment.suggested));
     const confirm = () => {
