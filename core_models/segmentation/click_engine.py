@@ -87,6 +87,7 @@ class ClickEngine:
             ModelMissing: weights are not there, of clicks, or for a radiograph of its structures.
         """
         flooding.ready()
+        native.ready()
         _chooser(self.folder)
         _net(self.folder)
         grid = grids.build(volume)

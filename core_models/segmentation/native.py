@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
-import SimpleITK as sitk
+from numba import njit
 
 from core_models.segmentation.engine import Mask
 from core_models.segmentation.grid import THREADS, Grid
@@ -54,7 +57,7 @@ def _crossing(
             if all(0 <= c < n for c, n in zip(at, coarse.shape, strict=True)):
                 coarse[at] = True
     start, stop = _native_box(grid, coarse, box)
-    found = _resample(signed, grid, box, start, stop) > 0
+    found = _above_zero(signed, grid, box, start, stop)
     for points, side in ((outside, False), (inside, True)):
         for p in points:
             at = tuple(c - s for c, s in zip(p, start, strict=True))
@@ -76,18 +79,54 @@ def _native_box(grid: Grid, coarse: np.ndarray, box: Box) -> tuple[np.ndarray, n
     return np.array(start), np.array(stop)
 
 
-def _resample(values: np.ndarray, grid: Grid, box: Box, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
-    """Trilinear samples of grid `values` at native voxel centres, float32; edge values continue outwards."""
+def _above_zero(values: np.ndarray, grid: Grid, box: Box, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    """Whether trilinear samples of grid `values` at native voxel centres are over zero; edge values go on outwards."""
     padded = np.pad(values.astype(np.float32), 1, mode="edge")
-    factor = np.asarray(grid.factor)
-    origin = (np.array([s.start for s in box]) - 1 + 0.5) * factor - 0.5  # native index of the padded array's first
-    image = sitk.GetImageFromArray(padded)
-    image.SetSpacing([float(f) for f in factor[::-1]])
-    image.SetOrigin([float(o) for o in origin[::-1]])
-    resample = sitk.ResampleImageFilter()
-    resample.SetSize([int(n) for n in (stop - start)[::-1]])
-    resample.SetOutputOrigin([float(s) for s in start[::-1]])
-    resample.SetInterpolator(sitk.sitkLinear)
-    resample.SetDefaultPixelValue(-1.0)
-    resample.SetNumberOfWorkUnits(THREADS)
-    return sitk.GetArrayFromImage(resample.Execute(image))
+    lower, share = [], []
+    for axis in range(3):
+        native = np.arange(start[axis], stop[axis])
+        at = (native + 0.5) / grid.factor[axis] - 0.5 - box[axis].start + 1  # in voxels of the padded array
+        below = np.clip(np.floor(at), 0, padded.shape[axis] - 2)
+        lower.append(below.astype(np.int64))
+        share.append((at - below).astype(np.float32))
+    out = np.zeros(stop - start, bool)
+    cuts = np.linspace(0, len(out), THREADS + 1).astype(int)
+    with ThreadPoolExecutor(THREADS) as pool:
+        parts = [
+            pool.submit(
+                _sampled, padded, lower[0][a:b], share[0][a:b], lower[1], share[1], lower[2], share[2], out[a:b]
+            )
+            for a, b in itertools.pairwise(cuts)
+        ]
+        for part in parts:
+            part.result()
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _sampled(values, z_lower, z_share, y_lower, y_share, x_lower, x_share, out):  # type: ignore[no-untyped-def]
+    """Fill `out` with True where a sample is over zero: axis by axis, a row only where it reaches over it."""
+    _, height, width = values.shape
+    plane = np.empty((height, width), np.float32)
+    row = np.empty(width, np.float32)
+    for z in range(len(z_lower)):
+        below, above, share = values[z_lower[z]], values[z_lower[z] + 1], z_share[z]
+        for y in range(height):
+            for x in range(width):
+                plane[y, x] = below[y, x] + share * (above[y, x] - below[y, x])
+        for y in range(len(y_lower)):
+            before, behind, share = plane[y_lower[y]], plane[y_lower[y] + 1], y_share[y]
+            most = np.float32(0)
+            for x in range(width):
+                row[x] = before[x] + share * (behind[x] - before[x])
+                most = max(most, row[x])
+            if most > 0:
+                for x in range(len(x_lower)):
+                    left = row[x_lower[x]]
+                    out[z, y, x] = left + x_share[x] * (row[x_lower[x] + 1] - left) > 0
+
+
+def ready() -> None:
+    """Compile what is compiled here, or load it, so that no click waits for it."""
+    line, share = np.zeros(1, np.int64), np.zeros(1, np.float32)
+    _sampled(np.zeros((2, 2, 2), np.float32), line, share, line, share, line, share, np.zeros((1, 1, 1), bool))

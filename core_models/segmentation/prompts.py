@@ -44,6 +44,8 @@ def confined(volume: Volume, prompts: tuple[Prompt, ...], mask: Mask) -> Mask:
 
     A later click or line that adds outside takes that back: the latest word counts.
     """
+    if not any(isinstance(p, Box | Lasso) for p in prompts):
+        return mask
     voxels = mask.voxels.copy()
     for number, prompt in enumerate(prompts):
         if not isinstance(prompt, Box | Lasso):

@@ -106,6 +106,7 @@ class WatershedEngine:
     def prepare(self, volume: Volume) -> Grid:
         """Build the coarse grid; 1 to 2 s for a chest CT on two cores."""
         flooding.ready()
+        native.ready()
         return grids.build(volume)
 
     def segment(

@@ -1,4 +1,4 @@
-"""The compiled flood, watershed and diffusion, held to the libraries' own."""
+"""The compiled flood, watershed, resampling and diffusion, held to the libraries' own."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,11 @@ import SimpleITK as sitk
 from scipy import ndimage
 from skimage.segmentation import watershed as reference
 
+from core_models.segmentation import grid, native
 from core_models.segmentation.diffusion import curvature_diffusion
 from core_models.segmentation.flooding import reached, watershed
 from core_models.segmentation.morphology import depth_of, distance, grown, signed_distance
+from tests.segmentation.phantoms import affine_of, ct
 
 SPACING = (2.5, 2.0, 2.0)
 
@@ -85,3 +87,17 @@ def test_distances_in_a_box_are_those_of_the_whole(part):
         assert np.array_equal(grown(mask, radius, SPACING), (beyond <= radius) if mask.any() else mask)
     if mask.any():
         assert np.array_equal(signed_distance(mask, SPACING), whole - beyond)
+
+
+@pytest.mark.parametrize("native_shape", [(14, 50, 47), (1, 60, 61)])
+def test_a_surface_is_where_a_trilinear_sample_crosses_zero(native_shape):
+    volume = ct([], native_shape, affine_of((1.0, 1.0, 2.5)))
+    built = grid.build(volume)
+    values = smooth_noise(built.shape, 4)
+    box = tuple(slice(0, n) for n in values.shape)
+    start, stop = np.array([0, 3, 5]), np.array(native_shape) - [0, 2, 0]
+    found = native._above_zero(values, built, box, start, stop)
+    at = [(np.arange(a, b) + 0.5) / f - 0.5 for a, b, f in zip(start, stop, built.factor, strict=True)]
+    wanted = ndimage.map_coordinates(values, np.meshgrid(*at, indexing="ij"), order=1, mode="nearest")
+    assert 0.2 < found.mean() < 0.8
+    assert np.array_equal(found[np.abs(wanted) > 1e-4], wanted[np.abs(wanted) > 1e-4] > 0)

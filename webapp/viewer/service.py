@@ -457,9 +457,10 @@ class SegmentService:
 
 
 def _load_engine() -> None:
-    from core_models.segmentation import flooding
+    from core_models.segmentation import flooding, native
 
     flooding.ready()
+    native.ready()
 
 
 def _prompted(before: History, after: History) -> bool:
