@@ -61,16 +61,17 @@ def measure(volume: Volume, mask: Mask) -> Measurement:
     voxels = mask.count
     single = volume.shape[0] == 1
     known = volume.spacing_known
-    values = volume.array[mask.slices][mask.voxels].astype(np.float64)
-    values = values[np.isfinite(values)]
+    values = volume.array[mask.slices][mask.voxels]
+    if values.dtype.kind == "f":
+        values = values[np.isfinite(values)]
     i, j = volume.affine[:3, 0], volume.affine[:3, 1]
     length, k, ends = longest_axial_diameter(volume.affine, mask) if known else (None, None, None)
     return Measurement(
         voxels=voxels,
         volume_ml=voxels * volume.voxel_ml if known and not single else None,
         area_mm2=voxels * float(np.linalg.norm(np.cross(i, j))) if known and single else None,
-        mean=float(values.mean()) if values.size else None,
-        sd=float(values.std()) if values.size else None,
+        mean=float(values.mean(dtype=np.float64)) if values.size else None,
+        sd=float(values.std(dtype=np.float64)) if values.size else None,
         minimum=float(values.min()) if values.size else None,
         maximum=float(values.max()) if values.size else None,
         unit=volume.unit,
@@ -78,7 +79,7 @@ def measure(volume: Volume, mask: Mask) -> Measurement:
         diameter_slice=k,
         diameter_ends=ends,
         centroid_lps=_lps(volume.affine, deepest_index(volume, mask)),
-        largest_slice=int(mask.offset[0] + np.argmax(mask.voxels.sum(axis=(1, 2)))),
+        largest_slice=int(mask.offset[0] + np.argmax([np.count_nonzero(plane) for plane in mask.voxels])),
     )
 
 

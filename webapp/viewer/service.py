@@ -457,7 +457,7 @@ class SegmentService:
 
 
 def _load_engine() -> None:
-    from core_models.segmentation import flooding, native
+    from core_models.segmentation import flooding, labels, measure, native  # noqa: F401  (what follows an answer too)
 
     flooding.ready()
     native.ready()
