@@ -95,7 +95,7 @@ class SegmentRow:
         suggested: True, or what the guess rests on and how sure it is, where the reader has not confirmed the label.
         steps, undone: prompts and edits in order, and the stack that redo takes from.
         hint: where the next click would tell the engine most; None where it does not say.
-        settled: the engine expects no gain from another click.
+        settled: the latest click changed next to nothing, so that the next one will hardly help.
         measurement: JSON of the measurement, or None.
         box: (x0, y0, z0, dx, dy, dz) in voxels; all sizes 0 for an empty mask.
         mask_file: names the mask's content; another mask has another name.
