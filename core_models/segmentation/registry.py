@@ -66,7 +66,7 @@ ENGINES: tuple[EngineRow, ...] = (
     ),
     EngineRow(
         name="watershed",
-        version="1",
+        version="2",
         task="clicks → one structure, by tissue window and marker watershed",
         licence="Apache-2.0 (no weights)",
         cost="2 CPU cores, 1-2 s per scan, 0.05-0.4 s per click, under 500 MB",

@@ -52,8 +52,12 @@ RIM_BALLS = 3.0  # ... and otherwise this many radii of the missing piece at the
 OPENINGS = (0.45, 0.6, 0.75, 0.9)  # opening radius over the inscribed ball's; the next one where the last leaked
 MAX_OPENING = 8.0  # of the first, gentle opening
 GROWTH = 4.0  # a further positive click may add at most this many times what is already there
-LOCAL_BALLS = 3.0  # inscribed radii around the click that are kept when every opening leaks
-MAX_BALLS = 40  # a structure of more than this many inscribed balls is a leak
+LOCAL_BALLS = (8.0, 3.0)  # inscribed radii around the click that are kept when all leaks: of what is thin, of the rest
+THIN = 6.0  # radius
+MAX_BALLS = 40  # a structure of more than this many inscribed balls is a leak ...
+TUBES = 2.0  # ... and one of more than this many tubes of that radius along its whole length
+THICKER = 1.4  # times the radius where it was clicked: another structure, where all leaks
+THIN_OPENINGS = (0.3, 0.45, 0.6)  # of that radius, once what is thicker is cut off
 BAND = 4.0  # half-width of the band in which the second watershed decides
 EDGE_WEIGHT = 0.15  # of the gradient against depth when clicks compete
 AIR, BONE = -500.0, 150.0  # HU
@@ -100,7 +104,7 @@ class WatershedEngine:
     """The default engine: classical, deterministic, CPU only; see the module's docstring."""
 
     name = "watershed"
-    version = "1"
+    version = "2"
     licence = "Apache-2.0 (no weights)"
 
     def prepare(self, volume: Volume) -> Grid:
@@ -269,25 +273,56 @@ def _part(
 def _core(depth: np.ndarray, at: Point, spacing: Spacing, limit: float) -> tuple[np.ndarray, float]:
     """What stays of a candidate around its inscribed ball once thin bridges are opened: (bool, opening radius).
 
-    An organ is at most some tens of times its own inscribed ball (measured: liver 4, kidney 5, cord 24, aorta 45); a
-    candidate that is more has leaked, so the opening grows until it has not.
+    The opening grows until what is left is not `_leaked`.  Where it always is, what is much thicker than the place
+    clicked is cut off first (a rib from its vertebra, a vein from the heart), and where that does not help either, the
+    neighbourhood of the click is kept, for the next clicks to extend: more of what is thin, which goes far.
     """
     box, within = _inscribed(depth, at, 5.0, spacing)
     peaks = np.where(within, depth[box], -1.0)
     top = tuple(int(s.start + c) for s, c in zip(box, np.unravel_index(np.argmax(peaks), peaks.shape), strict=True))
     radius = max(1.0, float(depth[top]))
-    most = min(limit, MAX_BALLS * 4 / 3 * np.pi * radius**3 / float(np.prod(spacing)))
     core = np.zeros(depth.shape, bool)
     opening = 0.0
     for fraction in OPENINGS:
         opening = fraction * radius if core.any() else min(fraction * radius, MAX_OPENING)
         core = reached(depth > np.float32(opening), [top])
-        if np.count_nonzero(core) <= most:
+        if not _leaked(core, radius, spacing, limit):
             break
-    else:  # no opening holds the leak: keep the neighbourhood of the click, for the next clicks to extend
-        core &= balls(core.shape, [top], LOCAL_BALLS * radius, spacing)
+    else:
+        found = _no_thicker(depth, top, radius, spacing, limit)
+        if found is not None:
+            return found
+        core &= balls(core.shape, [top], LOCAL_BALLS[radius >= THIN] * radius, spacing)
     core[top] = True
     return core, opening
+
+
+def _no_thicker(
+    depth: np.ndarray, top: Point, radius: float, spacing: Spacing, limit: float
+) -> tuple[np.ndarray, float] | None:
+    """As `_core`, without all that lies in balls of over `THICKER` radii; None where that leaks too."""
+    thick = grown(depth > THICKER * radius, THICKER * radius, spacing)
+    if thick[top]:
+        return None
+    for fraction in THIN_OPENINGS:
+        core = reached((depth > np.float32(fraction * radius)) & ~thick, [top])
+        if core.any() and not _leaked(core, radius, spacing, limit):
+            return core, fraction * radius
+    return None
+
+
+def _leaked(core: np.ndarray, radius: float, spacing: Spacing, limit: float) -> bool:
+    """Whether a candidate's core is too large for the ball inscribed where it was clicked.
+
+    An organ is at most some tens of times that ball (measured: liver 4, kidney 5, cord 24, aorta 45), and no larger
+    than `TUBES` round tubes of the ball's radius and its own length.
+    """
+    count, voxel = np.count_nonzero(core), float(np.prod(spacing))
+    if count > min(limit, MAX_BALLS * 4 / 3 * np.pi * radius**3 / voxel):
+        return True
+    box = bounds(core, [], 0.0, spacing) if count else ()
+    longest = max((2 * radius, *((s.stop - s.start) * mm for s, mm in zip(box, spacing, strict=False))))
+    return bool(count * voxel > TUBES * np.pi * radius**2 * longest)
 
 
 def _compete(
