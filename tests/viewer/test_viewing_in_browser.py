@@ -245,6 +245,11 @@ def test_opacity_and_the_marks_of_a_segment_beside_each_slider(view: Screen) -> 
         assert 0 < part < 2.5 * count / of
 
 
+def _frames(view: Screen) -> None:
+    """Wait for two frames: a browser hands moves of a finger over with the next one."""
+    view.page.evaluate("new Promise((shown) => requestAnimationFrame(() => requestAnimationFrame(shown)))")
+
+
 def test_two_fingers_zoom_and_pan(view: Screen) -> None:
     """By the browser's own touch events: it makes of them what it makes of a finger on a screen."""
     before = view.point("axial", BLOCK)
@@ -260,12 +265,14 @@ def test_two_fingers_zoom_and_pan(view: Screen) -> None:
     touch("touchStart", (-40, 0), (40, 0))
     for n in range(1, 5):
         touch("touchMove", (-40 - 10 * n, 0), (40 + 10 * n, 0))
+    _frames(view)
     zoom = view.page.evaluate("window.__viewer.viewer.panes[0].zoom")
     assert zoom == pytest.approx(2, rel=0.02)
     spread = view.point("axial", BLOCK)
     assert spread != pytest.approx(before, abs=5)
     for n in range(1, 5):
         touch("touchMove", (-80 + 10 * n, 5 * n), (80 + 10 * n, 5 * n))
+    _frames(view)
     touch("touchEnd")
     moved = view.point("axial", BLOCK)
     assert (moved[0] - spread[0], moved[1] - spread[1]) == pytest.approx((40, 20), abs=2)
@@ -284,6 +291,7 @@ def test_one_finger_drags_with_the_tool_and_taps(view: Screen) -> None:
     touch("touchStart", (x, y))
     for n in range(1, 6):
         touch("touchMove", (x + 10 * n, y + 4 * n))
+    _frames(view)
     touch("touchEnd")
     assert view.point("axial", BODY) == pytest.approx((x + 50, y + 20), abs=2)
     view.page.evaluate("window.__viewer.viewer.setTool('window')")
@@ -291,6 +299,7 @@ def test_one_finger_drags_with_the_tool_and_taps(view: Screen) -> None:
     touch("touchStart", (x, y))
     touch("touchMove", (x + 30, y + 15))
     touch("touchMove", (x + 60, y + 30))
+    _frames(view)
     touch("touchEnd")
     after = view.state("window")
     assert after[1] > before[1]

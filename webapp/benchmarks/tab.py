@@ -107,6 +107,7 @@ class Tab:
 
     def _end(self) -> dict[str, list[float]]:
         self.page.wait_for_timeout(200)
+        self.page.wait_for_function("window.__viewer.metrics.frames.length > 0")  # a busy machine draws later
         return self.page.evaluate(_DRAWN)
 
 
