@@ -75,6 +75,19 @@ def _levelled(cost, markers, mask, levels, labels):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True)
+def _queue(n, levels, first, last, after):  # type: ignore[no-untyped-def]
+    """Put a voxel at the end of its level's queue; returns the level."""
+    at = levels[n]
+    if first[at] < 0:
+        first[at] = n
+    else:
+        after[last[at]] = n
+    after[n] = -1
+    last[at] = n
+    return at
+
+
+@njit(cache=True, nogil=True)
 def _by_level(levels, labels, steps):  # type: ignore[no-untyped-def]
     """Fill the zeros of `labels`, flat; -1 is never entered."""
     first = np.full(STEPS, -1, np.int32)  # queue of a level: its head, its tail, and what follows each voxel
@@ -83,14 +96,7 @@ def _by_level(levels, labels, steps):  # type: ignore[no-untyped-def]
     level = STEPS
     for n in range(labels.size):
         if labels[n] > 0:
-            at = levels[n]
-            if first[at] < 0:
-                first[at] = n
-            else:
-                after[last[at]] = n
-            after[n] = -1
-            last[at] = n
-            level = min(level, at)
+            level = min(level, _queue(n, levels, first, last, after))
     while level < STEPS:
         here = first[level]
         if here < 0:
@@ -101,14 +107,7 @@ def _by_level(levels, labels, steps):  # type: ignore[no-untyped-def]
             n = here + step
             if labels[n] == 0:
                 labels[n] = labels[here]
-                at = levels[n]
-                if first[at] < 0:
-                    first[at] = n
-                else:
-                    after[last[at]] = n
-                after[n] = -1
-                last[at] = n
-                level = min(level, at)
+                level = min(level, _queue(n, levels, first, last, after))
 
 
 @njit(cache=True, nogil=True)
