@@ -256,7 +256,7 @@ def _train(settings: Settings, options: Options) -> None:
 
 
 def _train_segmenter(settings: Settings, options: Options) -> None:
-    from core_models.segmentation import train_clicks
+    from core_models.segmentation.clicks import train_clicks
 
     scans = _labelled_scans(settings)
     summary = train_clicks.run(
@@ -275,7 +275,7 @@ def _train_segmenter(settings: Settings, options: Options) -> None:
 
 def _train_atlas(settings: Settings, options: Options) -> None:
     """The table by which CT segments get a suggested name; the recipe and the checkpoints of others mean nothing."""
-    from core_models.segmentation import atlas, train_atlas
+    from core_models.segmentation.naming import atlas, train_atlas
 
     if options.config or options.resume:
         raise Refused("The atlas is a table that is made at once: leave out --config and --resume.")
@@ -386,7 +386,8 @@ def _labelled_scans(settings: Settings) -> dict[str, tuple[Path, Path]]:
 
 def _segmentation(settings: Settings, options: Options) -> dict[str, Any]:
     """Simulated clicks on what no engine was trained on: every engine that ships, and the lazy baseline."""
-    from core_models.segmentation import cohorts, evaluation, judged, registry
+    from core_models.segmentation import cohorts, registry
+    from core_models.segmentation.judging import evaluation, judged
     from webapp import labelled
 
     if options.record and (options.limit or options.engine):
@@ -405,7 +406,7 @@ def _segmentation(settings: Settings, options: Options) -> dict[str, Any]:
         _bar("segmentation"),
     )
     if options.record:
-        from core_models.segmentation import evaluation_report
+        from core_models.segmentation.judging import evaluation_report
 
         evaluation_report.record(result)
     return result
@@ -413,7 +414,7 @@ def _segmentation(settings: Settings, options: Options) -> dict[str, Any]:
 
 def _names(settings: Settings, options: Options) -> dict[str, Any]:
     """How often a segment's suggested name is right, with atlases fitted without what is judged."""
-    from core_models.segmentation import evaluate_names
+    from core_models.segmentation.naming import evaluate_names
 
     if options.record or options.limit:
         raise Refused("Names are judged all at once and nothing is kept: leave out --limit and --record.")

@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from core_models.segmentation.reader import deepest
+from core_models.segmentation.judging.reader import deepest
 from core_models.study.intake import read_scan
 from tests.browser import chromium, serving
 from webapp.benchmarks.scan import ct_zip

@@ -19,7 +19,7 @@ from core_models.drafting.statements import rebind, refresh
 from core_models.drafting.verify import check
 from core_models.errors import NotFound, Refused
 from core_models.foundation.reading import Caliper
-from core_models.segmentation.labels import region_of
+from core_models.segmentation.naming.labels import region_of
 from webapp.anatomy import StructureCards, lps_of, said_of
 from webapp.store import AnnotationRow, SegmentRow, SeriesRow, Store, StudyRow
 

@@ -11,7 +11,7 @@ from skimage.draw import line
 from core_models.errors import Refused
 from core_models.segmentation.edits import Edit, Grow, Stroke
 from core_models.segmentation.engine import Mask
-from core_models.segmentation.flooding import reached
+from core_models.segmentation.voxels.flooding import reached
 from core_models.study.volume import Volume
 
 MOST_RADIUS = 100.0  # mm of a brush

@@ -8,7 +8,7 @@ import edt as euclidean
 import numpy as np
 
 from core_models.segmentation.engine import Mask
-from core_models.segmentation.morphology import distance
+from core_models.segmentation.voxels.morphology import distance
 
 RESAMPLES = 2000
 Spacing = tuple[float, float, float]

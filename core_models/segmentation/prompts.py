@@ -11,7 +11,7 @@ from skimage.draw import polygon
 
 from core_models.errors import Refused
 from core_models.segmentation.engine import Box, Click, Index, Lasso, Mask, Prompt, Scribble
-from core_models.segmentation.morphology import distance
+from core_models.segmentation.voxels.morphology import distance
 from core_models.study.volume import Volume
 
 APART = 6.0  # mm between the clicks that a line becomes

@@ -60,7 +60,7 @@ ENGINES: tuple[EngineRow, ...] = (
         licence="Apache-2.0; the weights on the terms of their training data (assets/segmentation/README.md)",
         cost="2 CPU cores, 2 s per scan, 0.2-1 s per click, under 800 MB",
         modalities=(),
-        entry="core_models.segmentation.click_engine:ClickEngine",
+        entry="core_models.segmentation.clicks.click_engine:ClickEngine",
         needs=("torch", "safetensors", "SimpleITK", "skimage", "edt", "numba", "scipy"),
         leads=("MR", "CR", "DX", "RG"),  # on held-out CT it was no better than the watershed, and slower
     ),

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from core_models.errors import Cancelled, Refused
-from core_models.segmentation import flooding, native
-from core_models.segmentation import grid as grids
 from core_models.segmentation.engine import Click, Prompt, Segmentation, never
-from core_models.segmentation.flooding import reached, watershed
-from core_models.segmentation.grid import Grid
-from core_models.segmentation.morphology import (
+from core_models.segmentation.prompts import as_clicks, confined
+from core_models.segmentation.voxels import flooding, native
+from core_models.segmentation.voxels import grid as grids
+from core_models.segmentation.voxels.flooding import reached, watershed
+from core_models.segmentation.voxels.grid import Grid
+from core_models.segmentation.voxels.morphology import (
     Box,
     Point,
     Spacing,
@@ -40,7 +41,6 @@ from core_models.segmentation.morphology import (
     shifted,
     signed_distance,
 )
-from core_models.segmentation.prompts import as_clicks, confined
 from core_models.study.volume import Volume
 
 SAMPLE_RADIUS = 4.0  # values within this of a click tell what tissue it is in

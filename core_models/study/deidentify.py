@@ -253,7 +253,7 @@ class _Work:
 
     def _region(self, dataset: Dataset, element: DataElement) -> None:
         """Keep an organ's name, which says nothing of the patient; unless the patient is called so."""
-        from core_models.segmentation.labels import is_known
+        from core_models.segmentation.naming.labels import is_known
 
         name = clean(element.value)
         if is_known(name) and not {w.casefold() for w in _WORD.findall(name)} & self._identifying:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from core_models.errors import ModelMissing, Refused
-from core_models.segmentation import atlas, evaluate_names, labels, train_atlas
 from core_models.segmentation.engine import Mask
+from core_models.segmentation.naming import atlas, evaluate_names, labels, train_atlas
 from core_models.study.intake import read_scan
 from core_models.study.volume import Volume
 from tests.segmentation.phantoms import affine_of, ct, ellipsoid

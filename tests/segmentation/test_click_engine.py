@@ -6,8 +6,9 @@ import torch
 
 from core_models.errors import Cancelled, ModelMissing, Refused
 from core_models.foundation.reading import Structure
-from core_models.segmentation import choice, click_net, looking, registry, train_choice, train_clicks
-from core_models.segmentation.click_engine import ClickEngine
+from core_models.segmentation import registry
+from core_models.segmentation.clicks import choice, click_net, looking, train_choice, train_clicks
+from core_models.segmentation.clicks.click_engine import ClickEngine
 from core_models.segmentation.engine import Box, Click, Mask, Scribble
 from core_models.study.volume import Volume
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from core_models.errors import ModelMissing, Refused
-from core_models.segmentation import click_net, click_samples, cohorts, tissue_maps, train_clicks
-from core_models.segmentation.click_net import ClickNet, Config
+from core_models.segmentation import cohorts
+from core_models.segmentation.clicks import click_net, click_samples, tissue_maps, train_clicks
+from core_models.segmentation.clicks.click_net import ClickNet, Config
 from core_models.study.volume import Volume
 
 TINY = Config(width=8, embedding=4)
@@ -31,6 +32,25 @@ def test_an_answer_has_the_size_of_its_cube(shape):
     logits, expected = net.decode(features, torch.zeros(1, click_net.CUES, *half))
     assert logits.shape == (1, 1, *shape)
     assert expected.shape == (1,)
+
+
+@pytest.mark.parametrize("shape", [(48, 48, 48), click_net.FLAT])
+def test_bfloat16_gives_the_same_answer(shape):
+    """The processor decides which arithmetic is used; nobody should see which."""
+    torch.manual_seed(0)
+    net, cube = ClickNet(TINY).eval(), torch.randn(1, 2, *shape)
+    cues = torch.rand(1, click_net.CUES, *(n // 2 for n in shape))
+    answers = []
+    with torch.inference_mode():
+        for net.bfloat16 in (False, True):
+            features, embedding = net.encode(cube)
+            logits, expected = net.decode(features, cues)
+            assert {x.dtype for x in (features, embedding, logits, expected)} == {torch.float32}
+            answers.append((logits.sigmoid(), expected.sigmoid()))
+    for full, short in zip(*answers, strict=True):
+        assert (full - short).abs().mean() < 0.005
+        assert torch.allclose(full, short, atol=0.1)
+        assert not torch.equal(full, short)
 
 
 def test_a_cube_is_cut_where_it_is_asked_for():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from core_models.segmentation import cohorts
+from core_models.segmentation.clicks import train_choice, train_clicks
 from webapp import settings
 
 DATA = settings.load().data
@@ -30,6 +31,31 @@ def test_no_patient_is_on_two_sides():
     assert all(len(own) == 1 for own in sides.values())
     for cohort in ("acdc", "la2018", "jsrt"):
         assert {s for (c, _), own in sides.items() for s in own if c == cohort} >= {"train", "test"}
+
+
+def test_what_fits_the_chooser_did_not_train_the_network(demo_ct, tmp_path, monkeypatch):
+    """A quarter of the structures of the CTs that train is kept from the network, and the chooser sees no other."""
+    upper, lower = cohorts.cases(tmp_path, (demo_ct, demo_ct.with_name("mask.nii.gz")))
+    labels = {int(n) for n in np.unique(upper.load()[1]) if n}
+    back = {n for n in labels if cohorts.kept_back(upper, n)}
+    assert 0.15 < len(back) / len(labels) < 0.35
+    (source,) = train_clicks.sources(tmp_path, (demo_ct, demo_ct.with_name("mask.nii.gz")), 0, lambda *_: None)
+    trained = {int(n) for n in source.labels.unique() if n}
+    assert trained
+    assert not trained & back
+    assert not set(source.deep) & back
+    asked = []
+    monkeypatch.setattr(train_choice, "_of_case", lambda case, net: asked.append((case.name, case.side)) or [])
+    train_choice.pairs([upper, lower, *(_made("acdc", side) for side in ("train", "validation", "test"))], None, _quiet)
+    assert asked == [("demo-ct upper", "train"), ("made", "validation")]
+
+
+def _made(cohort, side):
+    return cohorts.Case(cohort, "made", side, lambda: None)
+
+
+def _quiet(*_):
+    pass
 
 
 def test_bit_flags_may_overlap():

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from core_models.segmentation import labels, reader, registry
+from core_models.segmentation import registry
 from core_models.segmentation.engine import Mask
+from core_models.segmentation.judging import reader
+from core_models.segmentation.naming import labels
 from core_models.study.intake import read_scan
 
 

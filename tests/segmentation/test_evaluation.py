@@ -9,20 +9,11 @@ import numpy as np
 import pytest
 
 from core_models.errors import NotFound, Refused
-from core_models.segmentation import (
-    cohorts,
-    evaluation,
-    evaluation_plot,
-    evaluation_report,
-    judged,
-    registry,
-    settling,
-    sources,
-    summary,
-)
+from core_models.segmentation import cohorts, registry, settling
 from core_models.segmentation.cohorts import Case
 from core_models.segmentation.engine import Mask
-from core_models.segmentation.evaluation import Contender
+from core_models.segmentation.judging import evaluation, evaluation_plot, evaluation_report, judged, sources, summary
+from core_models.segmentation.judging.evaluation import Contender
 from core_models.segmentation.region_growing import RegionGrowing
 from tests.segmentation.phantoms import affine_of, ct, ellipsoid
 from webapp import settings
@@ -185,7 +176,8 @@ def test_nothing_to_judge_and_unknown_engines_are_refused(tmp_path: Path):
 def test_a_digest_is_of_all_code_below_and_of_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     room = tmp_path / "core_models" / "segmentation"
     room.mkdir(parents=True)
-    for name in ("reader", "cohorts", "judged", "deep", "beside"):
+    (room / "judging").mkdir()
+    for name in ("judging/reader", "cohorts", "judging/judged", "deep", "beside"):
         (room / f"{name}.py").write_text(f'"""{name}"""\n')
     (room / "one.py").write_text("from core_models.segmentation import two\n")
     (room / "two.py").write_text("import core_models.segmentation.deep\n")
@@ -203,7 +195,7 @@ def test_a_digest_is_of_all_code_below_and_of_no_other(tmp_path: Path, monkeypat
     assert not after(room / "beside.py", "other = 1\n")
     assert not after(weights / "net.safetensors", "weights that it does not name")
     assert after(room / "deep.py", "other = 1\n")
-    assert after(room / "judged.py", "other = 1\n")
+    assert after(room / "judging" / "judged.py", "other = 1\n")
     assert after(room / "two.py", 'import core_models.segmentation.deep\nFOLDER = "assets"\n')
     assert after(weights / "net.safetensors", "other weights")
     assert not after(weights / sources.RECORD, "{}")

@@ -6,10 +6,10 @@ import SimpleITK as sitk
 from scipy import ndimage
 from skimage.segmentation import watershed as reference
 
-from core_models.segmentation import grid, native
-from core_models.segmentation.diffusion import curvature_diffusion
-from core_models.segmentation.flooding import reached, watershed
-from core_models.segmentation.morphology import depth_of, distance, grown, signed_distance
+from core_models.segmentation.voxels import grid, native
+from core_models.segmentation.voxels.diffusion import curvature_diffusion
+from core_models.segmentation.voxels.flooding import reached, watershed
+from core_models.segmentation.voxels.morphology import depth_of, distance, grown, signed_distance
 from tests.segmentation.phantoms import affine_of, ct
 
 SPACING = (2.5, 2.0, 2.0)

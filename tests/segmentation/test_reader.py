@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from core_models.segmentation import reader
 from core_models.segmentation.engine import Click, Mask, Segmentation
+from core_models.segmentation.judging import reader
 
 UNIT = (1.0, 1.0, 1.0)
 

@@ -8,9 +8,10 @@ import pytest
 
 from core_models.drafting.evidence import REGIONS
 from core_models.errors import NotFound
-from core_models.segmentation import labels, registry
+from core_models.segmentation import registry
 from core_models.segmentation.engine import Click, Mask
 from core_models.segmentation.history import History
+from core_models.segmentation.naming import labels
 from core_models.study.volume import Volume
 from tests.segmentation.phantoms import affine_of, ct, ellipsoid
 

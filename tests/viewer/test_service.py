@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from core_models.errors import Cancelled, ModelMissing, ReadingRoomError, Refused
-from core_models.segmentation import labels
 from core_models.segmentation.engine import Click, Mask, Prompt, Segmentation, never
+from core_models.segmentation.naming import labels
 from core_models.study.volume import Volume
 from tests.viewer.harness import BoxEngine, Harness, ct
 

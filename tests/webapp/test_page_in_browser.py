@@ -343,7 +343,7 @@ def test_leaving_the_page_stops_its_upload(
 def test_a_suggested_name_tells_what_it_rests_on_until_it_is_confirmed(
     served: Served, page: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core_models.segmentation import labels
+    from core_models.segmentation.naming import labels
 
     found = labels.Suggestion("spleen", 0.83, "position, HU and shape, 83 %")
     monkeypatch.setattr(labels, "suggest", lambda volume, mask: found)

@@ -21,8 +21,9 @@ import numpy as np
 import psutil
 
 from core_models.errors import ModelMissing
-from core_models.segmentation import cohorts, reader
+from core_models.segmentation import cohorts
 from core_models.segmentation.engine import Click, Mask
+from core_models.segmentation.judging import reader
 from core_models.study.study import Study
 from webapp import demo
 from webapp.benchmarks import browser, scan

@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 
 from core_models.errors import ModelMissing
-from core_models.segmentation.reader import deepest
+from core_models.segmentation.judging.reader import deepest
 from webapp.benchmarks import scan
 from webapp.benchmarks.server import own_home, serving
 from webapp.settings import Settings

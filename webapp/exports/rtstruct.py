@@ -17,7 +17,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from core_models.errors import Refused
 from core_models.segmentation.contours import Contour, contours
-from core_models.segmentation.labels import code_of
+from core_models.segmentation.naming.labels import code_of
 from core_models.study.study import KINDS
 from webapp.exports import seg
 from webapp.exports.bundle import ReportBundle, made_uid

@@ -17,7 +17,7 @@ from pydicom.sr.codedict import codes
 
 from core_models.errors import ReadingRoomError, Refused
 from core_models.segmentation.edits import Interpolation, Stroke
-from core_models.segmentation.labels import MORPHOLOGICAL, code_of
+from core_models.segmentation.naming.labels import MORPHOLOGICAL, code_of
 from core_models.study.study import KINDS
 from core_models.study.volume import Volume
 from webapp.exports.bundle import ReportBundle, made_uid

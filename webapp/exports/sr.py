@@ -28,7 +28,7 @@ from pydicom.sr.codedict import codes
 
 from core_models.errors import Refused
 from core_models.segmentation import measure
-from core_models.segmentation.labels import MORPHOLOGICAL, code_of
+from core_models.segmentation.naming.labels import MORPHOLOGICAL, code_of
 from webapp.exports import seg, sr_drawn, sr_text
 from webapp.exports.bundle import ReportBundle, made_uid
 from webapp.store import SegmentRow

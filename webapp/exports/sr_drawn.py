@@ -21,8 +21,8 @@ from highdicom.sr import (
 from highdicom.sr.coding import CodedConcept
 from pydicom.dataset import Dataset
 
-from core_models.segmentation.labels import CODES, code_of
 from core_models.segmentation.lines import Number
+from core_models.segmentation.naming.labels import CODES, code_of
 from core_models.study.volume import Volume
 from webapp.exports.bundle import ReportBundle, made_uid
 from webapp.store import AnnotationRow

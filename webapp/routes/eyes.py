@@ -140,7 +140,7 @@ def heat(values: np.ndarray) -> Json:
 
 def click_marks() -> Json | None:
     """The recorded figures of click segmentation, a row for each source and engine; None where there are none."""
-    from core_models.segmentation import evaluation_report as report
+    from core_models.segmentation.judging import evaluation_report as report
 
     keys = ("n", "dice", "dice_ci", "hausdorff95", "clicks_to", "click_s")
     try:

@@ -457,7 +457,7 @@ class SegmentService:
 
 
 def _load_engine() -> None:
-    from core_models.segmentation import flooding, labels, measure, native  # noqa: F401  (what follows an answer too)
+    from core_models.segmentation.voxels import flooding, native
 
     flooding.ready()
     native.ready()
@@ -476,7 +476,7 @@ def _unit(volume: Volume) -> str:
 
 def _suggested(volume: Volume, mask: Mask, note: str) -> dict[str, Any]:
     """Label and what it rests on; where the atlas is damaged the segment stays unnamed, and its note says why."""
-    from core_models.segmentation import labels
+    from core_models.segmentation.naming import labels
 
     try:
         found = labels.suggest(volume, mask)

@@ -13,8 +13,8 @@ import numpy as np
 
 from core_models.errors import Cancelled, Refused
 from core_models.segmentation.engine import Box, Click, Index, Lasso, Prompt, Scribble
-from core_models.segmentation.morphology import distance
 from core_models.segmentation.prompts import as_clicks, plane_of, thinned
+from core_models.segmentation.voxels.morphology import distance
 from core_models.study.volume import Volume
 
 MARGIN = 2  # pixels around the mask before, for the next slice's box

@@ -13,12 +13,12 @@ import torch
 from torch.nn import functional
 
 from core_models.errors import Cancelled
-from core_models.segmentation import click_net
-from core_models.segmentation.click_net import FLAT, SIDE, ClickNet
+from core_models.segmentation.clicks import click_net
+from core_models.segmentation.clicks.click_net import FLAT, SIDE, ClickNet
 from core_models.segmentation.engine import Click
-from core_models.segmentation.flooding import reached
-from core_models.segmentation.grid import Grid
-from core_models.segmentation.morphology import (
+from core_models.segmentation.voxels.flooding import reached
+from core_models.segmentation.voxels.grid import Grid
+from core_models.segmentation.voxels.morphology import (
     Box,
     Point,
     Spacing,

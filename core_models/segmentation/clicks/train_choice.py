@@ -1,7 +1,7 @@
-"""Clicks in the training side's scans, answered by both engines → the chooser between them.
+"""Clicks on what the network was not trained on, answered by both engines → the chooser between them.
 
-The network was trained on the same scans and is better in them than it will be elsewhere; what the chooser learns from
-are therefore mostly things that hold for both (sizes, agreement, compactness, tissue), and its weights are kept small.
+Of the two CTs that train it those are the structures kept back (`cohorts.KEPT_BACK`), of other cohorts the validation
+side.  No test side is read.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from core_models.errors import Refused
-from core_models.segmentation import choice, click_samples, cohorts, looking, reader, watershed_engine
-from core_models.segmentation import grid as grids
-from core_models.segmentation.choice import Chooser
-from core_models.segmentation.click_net import ClickNet
+from core_models.segmentation import cohorts, watershed_engine
+from core_models.segmentation.clicks import choice, click_samples, looking
+from core_models.segmentation.clicks.choice import Chooser
+from core_models.segmentation.clicks.click_net import ClickNet
+from core_models.segmentation.clicks.looking import Answer
 from core_models.segmentation.engine import Click, Mask, never
-from core_models.segmentation.grid import Grid
-from core_models.segmentation.looking import Answer
+from core_models.segmentation.judging import reader
 from core_models.segmentation.metrics import dice
+from core_models.segmentation.voxels import grid as grids
+from core_models.segmentation.voxels.grid import Grid
 
-CASES = {"demo-ct": 1, "totalseg-example": 1, "la2018": 12, "acdc": 24}  # of each cohort's training side
-PLACES = 2  # for each target: its deepest place, and another deep one
-CLICKS = 3  # from each place
+CASES = {"demo-ct": 1, "totalseg-example": 1, "la2018": 5, "acdc": 24}
+PLACES = 4  # for each target: its deepest place, and other deep ones
+CLICKS = 4  # from each place
 LEAST = 60  # grid voxels
 PENALTY = 3.0
 FOLDS = 5
@@ -43,12 +45,13 @@ class Pair:
 
 
 def pairs(cases: Iterable[cohorts.Case], net: ClickNet, say: Callable[[int, int, str], None]) -> list[Pair]:
-    """Both engines' answers to clicks in the training side."""
+    """Both engines' answers to clicks on what did not train the network."""
     counts: dict[str, int] = {}
     chosen = []
     for case in cases:
-        counts[case.cohort] = counts.get(case.cohort, 0) + (case.side == "train")
-        if case.side == "train" and counts[case.cohort] <= CASES.get(case.cohort, 0):
+        wanted = case.side == ("train" if case.cohort in cohorts.KEPT_BACK else "validation")
+        counts[case.cohort] = counts.get(case.cohort, 0) + wanted
+        if wanted and counts[case.cohort] <= CASES.get(case.cohort, 0):
             chosen.append(case)
     found: list[Pair] = []
     for number, case in enumerate(chosen):
@@ -64,6 +67,8 @@ def _of_case(case: cohorts.Case, net: ClickNet) -> list[Pair]:
     rng = np.random.default_rng(0)
     found: list[Pair] = []
     for label, mask in click_samples.planes(case, click_samples.on_grid(grid, labels)).items():
+        if case.side == "train" and not cohorts.kept_back(case, label):
+            continue
         target = click_samples.largest(mask)
         if np.count_nonzero(target) < LEAST:
             continue

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from core_models.segmentation import evaluation_plot
+from core_models.segmentation.judging import evaluation_plot
 from core_models.segmentation.metrics import RESAMPLES
 from core_models.segmentation.settling import LITTLE, WORTH
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RECORD, DOCS, README = ROOT / "assets" / "segmentation" / "evaluation.json", ROOT / "docs", ROOT / "README.md"
 PAGE, PLOT = "evaluation-segmentation.md", "evaluation-segmentation.svg"
 BEGIN, END = "<!-- segmentation: made by a command -->", "<!-- end of segmentation -->"
@@ -31,7 +31,8 @@ BELOW = 0.02  # how far more clicks may bring an answer below the best before
 
 HEAD = """# Evaluation of click segmentation
 
-Made by `python app.py evaluate segmentation --record`, {threads} threads. In bold the engine that the page takes.
+Made by `python app.py evaluate segmentation --record`, {threads} threads, the network in {arithmetic}.
+In bold the engine that the page takes.
 
 **The reader** is simulated: the first click is the deepest point of the target, every other one the deepest point of
 the largest connected error, adding or removing; {clicks} clicks. A target is the largest connected part of a structure.
@@ -87,7 +88,9 @@ def page(result: Result) -> str:
         for c, one in result["data"].items()
     )
     parts = [
-        HEAD.format(**{name: result[name] for name in ("threads", "clicks")}, resamples=RESAMPLES, data=f"{data}."),
+        HEAD.format(
+            **{name: result[name] for name in ("threads", "arithmetic", "clicks")}, resamples=RESAMPLES, data=f"{data}."
+        ),
         _aims(result),
         _all(result),
         _clicks(result),

@@ -20,17 +20,19 @@ import numpy as np
 
 from core_models.errors import Cancelled, Refused
 from core_models.foundation.reading import Structure
-from core_models.segmentation import choice, click_net, flooding, looking, native, watershed_engine
-from core_models.segmentation import grid as grids
-from core_models.segmentation.click_net import ClickNet
+from core_models.segmentation import watershed_engine
+from core_models.segmentation.clicks import choice, click_net, looking
+from core_models.segmentation.clicks.click_net import ClickNet
+from core_models.segmentation.clicks.looking import Answer, Level
 from core_models.segmentation.engine import Click, Mask, Prompt, Segmentation, never
-from core_models.segmentation.grid import Grid
-from core_models.segmentation.looking import Answer, Level
-from core_models.segmentation.morphology import bounds
 from core_models.segmentation.prompts import as_clicks, confined
+from core_models.segmentation.voxels import flooding, native
+from core_models.segmentation.voxels import grid as grids
+from core_models.segmentation.voxels.grid import Grid
+from core_models.segmentation.voxels.morphology import bounds
 from core_models.study.volume import Volume
 
-FOLDER = Path(__file__).resolve().parents[2] / "assets" / "segmentation"
+FOLDER = Path(__file__).resolve().parents[3] / "assets" / "segmentation"
 RADIOGRAPHS = frozenset({"CR", "DX", "RG"})
 KEPT = 64  # answers in memory for each scan
 

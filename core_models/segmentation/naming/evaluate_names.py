@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from core_models.errors import Refused
-from core_models.segmentation import cohorts, labels, reader, train_atlas
-from core_models.segmentation.atlas import Atlas
+from core_models.segmentation import cohorts
 from core_models.segmentation.engine import Click, Mask
+from core_models.segmentation.judging import reader
 from core_models.segmentation.metrics import dice, together
+from core_models.segmentation.naming import labels, train_atlas
+from core_models.segmentation.naming.atlas import Atlas
 from core_models.segmentation.watershed_engine import WatershedEngine
 from core_models.study.volume import Volume
 

@@ -9,8 +9,8 @@ import numpy as np
 from numba import njit
 
 from core_models.segmentation.engine import Mask
-from core_models.segmentation.grid import THREADS, Grid
-from core_models.segmentation.morphology import Box, signed_distance
+from core_models.segmentation.voxels.grid import THREADS, Grid
+from core_models.segmentation.voxels.morphology import Box, signed_distance
 
 
 def upsample(

@@ -11,10 +11,12 @@ from time import perf_counter
 from typing import Any
 
 from core_models.errors import Refused
-from core_models.segmentation import judged, reader, region_growing, registry, sources
+from core_models.segmentation import region_growing, registry
+from core_models.segmentation.clicks.click_net import has_bfloat16
 from core_models.segmentation.cohorts import COHORTS, Case
 from core_models.segmentation.engine import Engine, Mask
-from core_models.segmentation.summary import Row, summary
+from core_models.segmentation.judging import judged, reader, sources
+from core_models.segmentation.judging.summary import Row, summary
 
 Progress = Callable[[int, int, str], None]
 CLASSICAL, BASELINE = "watershed", region_growing.RegionGrowing.name
@@ -74,12 +76,13 @@ def run(
         cases: as `judged.judged` chose them; default: cohort → the engine that the page takes for its
             scans.
         work: folder in which the answers are kept; what is there of the same code is taken from it.
-        threads: that the engines may use; it is told in the result, since times depend on it.
+        threads: that the engines may use; it is told in the result with the network's arithmetic on this processor,
+            since times depend on both, and answers a little on the second.
 
     Returns:
         {"default": a CT's engine, "defaults": cohort → engine, "engines": name → the summary of the demo CT's lower
-        part, and "cohorts": name → summary of the others, "data": cohort → what was judged, "clicks", "threads"}.  For
-        a summary see `summary.summary`.
+        part, and "cohorts": name → summary of the others, "data": cohort → what was judged, "clicks", "threads",
+        "arithmetic"}.  For a summary see `summary.summary`.
 
     Raises:
         Refused: there is no case.
@@ -109,6 +112,7 @@ def run(
         "defaults": {c: default[c] for c in present},
         "clicks": reader.CLICKS,
         "threads": threads,
+        "arithmetic": "bfloat16" if has_bfloat16() else "float32",
         "data": {c: data[c] | {"patients": len(data[c]["patients"])} for c in present},
         "engines": {},
     }

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from core_models.errors import Refused
-from core_models.segmentation import atlas
-from core_models.segmentation.atlas import Atlas, Row
 from core_models.segmentation.cohorts import nifti
 from core_models.segmentation.engine import Mask
+from core_models.segmentation.naming import atlas
+from core_models.segmentation.naming.atlas import Atlas, Row
 from core_models.study.volume import Volume
 
 Progress = Callable[[int, int, str], None]

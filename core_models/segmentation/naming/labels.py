@@ -17,7 +17,7 @@ from core_models.segmentation.engine import Mask
 from core_models.study.volume import Volume
 
 if TYPE_CHECKING:
-    from core_models.segmentation.atlas import Atlas
+    from core_models.segmentation.naming.atlas import Atlas
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def suggest(volume: Volume, mask: Mask, atlas: Atlas | None = None) -> Suggestio
 def believed(volume: Volume, mask: Mask, atlas: Atlas | None = None) -> tuple[dict[str, float], Atlas]:
     """What `Atlas.belief` says of a CT segment, empty where nothing can be measured, and the atlas.  Raises as
     `suggest`."""
-    from core_models.segmentation import atlas as module  # scipy is not loaded before a segment is named
+    from core_models.segmentation.naming import atlas as module
 
     known = atlas or module.shipped()
     traits = module.traits(volume, mask)

@@ -13,11 +13,11 @@ from safetensors.numpy import load_file
 
 from core_models.errors import ModelMissing
 from core_models.segmentation import watershed_engine
+from core_models.segmentation.clicks.looking import Answer, grid_point
 from core_models.segmentation.engine import Click
-from core_models.segmentation.grid import Grid
-from core_models.segmentation.looking import Answer, grid_point
 from core_models.segmentation.metrics import dice
-from core_models.segmentation.morphology import Box, distance
+from core_models.segmentation.voxels.grid import Grid
+from core_models.segmentation.voxels.morphology import Box, distance
 
 FEATURES, KEPT_BY_OTHER = 20, 16
 KEEPS = 0.5  # Dice with the answer before that a later classical answer must have

@@ -6,10 +6,14 @@ import ast
 import hashlib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 WEIGHTS = ROOT / "assets" / "segmentation"
 PACKAGE = "core_models.segmentation"
-READER = ("core_models.segmentation.reader", "core_models.segmentation.cohorts", "core_models.segmentation.judged")
+READER = (
+    "core_models.segmentation.judging.reader",
+    "core_models.segmentation.cohorts",
+    "core_models.segmentation.judging.judged",
+)
 SUFFIXES = (".safetensors", ".npz", ".json")
 RECORD = "evaluation.json"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import edt as euclidean
 import numpy as np
 
-from core_models.segmentation.flooding import reached
+from core_models.segmentation.voxels.flooding import reached
 
 Point = tuple[int, int, int]
 Box = tuple[slice, slice, slice]

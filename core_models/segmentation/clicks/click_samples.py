@@ -7,7 +7,7 @@ et al., "ScribblePrompt" (2024), a network that is to follow edges and clicks mu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import edt as euclidean
@@ -17,9 +17,11 @@ from scipy import ndimage
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from core_models.segmentation import click_net, cohorts, grid
-from core_models.segmentation.grid import RELATIVE_RANGE, Grid
-from core_models.segmentation.looking import Level, in_half, levels
+from core_models.segmentation import cohorts
+from core_models.segmentation.clicks import click_net
+from core_models.segmentation.clicks.looking import Level, in_half, levels
+from core_models.segmentation.voxels import grid
+from core_models.segmentation.voxels.grid import RELATIVE_RANGE, Grid
 
 OBJECTS = 4  # targets of one cube
 WEIGHTS = {"demo-ct": 0.42, "totalseg-example": 0.28, "la2018": 0.12, "acdc": 0.12, "jsrt": 0.06}
@@ -72,12 +74,12 @@ class Sample:
     first: np.ndarray
 
 
-def source(case: cohorts.Case) -> Source | None:
-    """A case as the sampler reads it; None where it has no target."""
+def source(case: cohorts.Case, wanted: Callable[[int], bool] = lambda label: True) -> Source | None:
+    """A case as the sampler reads it, with the labels that are `wanted`; None where it has no target."""
     volume, labels = case.load()
     built = grid.build(volume)
     labels_here = on_grid(built, labels)
-    masks = planes(case, labels_here)
+    masks = {number: mask for number, mask in planes(case, labels_here).items() if wanted(number)}
     deep, rims = {}, {}
     for number, mask in masks.items():
         if np.count_nonzero(mask) < LEAST:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from core_models.segmentation.flooding import reached
-from core_models.segmentation.morphology import ball, close, deepest_near, distance, flood, grown
+from core_models.segmentation.voxels.flooding import reached
+from core_models.segmentation.voxels.morphology import ball, close, deepest_near, distance, flood, grown
 from core_models.segmentation.watershed_engine import CLICK_RADIUS, SAMPLE_RADIUS, Tissue
 
 MAPS = 3

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import sparse
 
-from core_models.segmentation.diffusion import curvature_diffusion
+from core_models.segmentation.voxels.diffusion import curvature_diffusion
 from core_models.study.volume import Volume
 
 STEP = 2.0  # nominal mm

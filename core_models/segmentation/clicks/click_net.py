@@ -25,8 +25,8 @@ from torch import nn
 from torch.nn import functional
 
 from core_models.errors import ModelMissing
-from core_models.segmentation.grid import RELATIVE_RANGE
-from core_models.segmentation.tissue_maps import MAPS, maps
+from core_models.segmentation.clicks.tissue_maps import MAPS, maps
+from core_models.segmentation.voxels.grid import RELATIVE_RANGE
 
 SIDE = 48  # voxels along a cube
 FLAT = (8, 96, 96)  # a picture is a slab of equal slices
@@ -60,7 +60,15 @@ def _joined(deep: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
 
 
 class ClickNet(nn.Module):
-    """See the module's docstring.  Cubes are (n, channel, z, y, x), every side a multiple of 2."""
+    """See the module's docstring.  Cubes are (n, channel, z, y, x), every side a multiple of 2.
+
+    Attributes:
+        bfloat16: convolve in numbers of that kind.  Where a processor multiplies them itself this is several times as
+            fast (0.16 → 0.025 s a cube on one core of an EPYC with AVX512_BF16), elsewhere slower.  What goes in and
+            comes out is float32 either way.
+    """
+
+    bfloat16: bool = False
 
     def __init__(self, config: Config = Config()) -> None:
         super().__init__()
@@ -83,21 +91,34 @@ class ClickNet(nn.Module):
 
     def encode(self, cubes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(n, 2, z, y, x) of `channels` → features and unit embeddings, both (n, c, z/2, y/2, x/2)."""
-        x0 = self.stem(_folded(cubes))
-        x1 = self.down1(x0)
-        x2 = self.down2(x1)
-        features = self.up0(_joined(self.up1(_joined(x2, x1)), x0))
-        return features, functional.normalize(self.embed(features), dim=1)
+        with self._arithmetic():
+            x0 = self.stem(_folded(cubes))
+            x1 = self.down1(x0)
+            x2 = self.down2(x1)
+            features = self.up0(_joined(self.up1(_joined(x2, x1)), x0))
+            embedding = self.embed(features)
+        return features.float(), functional.normalize(embedding.float(), dim=1)
 
     def decode(self, features: torch.Tensor, cues: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features and `cues` (n, c, z/2, y/2, x/2) → logits (n, 1, z, y, x), and the Dice expected (n,), a logit."""
-        x0 = self.enter(torch.cat([features, cues], 1))
-        x1 = self.lower1(x0)
-        x2 = self.lower2(x1)
-        x1 = self.rise1(_joined(x2, x1))
-        logits = _unfolded(self.out(self.rise0(_joined(x1, x0))))
-        pooled = torch.cat([x1.mean((2, 3, 4)), x1.amax((2, 3, 4))], 1)
-        return logits, self.quality(pooled)[:, 0]
+        with self._arithmetic():
+            x0 = self.enter(torch.cat([features, cues], 1))
+            x1 = self.lower1(x0)
+            x2 = self.lower2(x1)
+            x1 = self.rise1(_joined(x2, x1))
+            logits = self.out(self.rise0(_joined(x1, x0)))
+            pooled = torch.cat([x1.mean((2, 3, 4)), x1.amax((2, 3, 4))], 1)
+            quality = self.quality(pooled)
+        return _unfolded(logits.float()), quality[:, 0].float()
+
+    def _arithmetic(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16)
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 numbers itself."""
+    able = torch.cpu.get_capabilities()
+    return any(able.get(k, False) for k in ("avx512_bf16", "amx_bf16"))
 
 
 def _folded(x: torch.Tensor) -> torch.Tensor:
@@ -264,6 +285,7 @@ def load(folder: Path) -> ClickNet:
         raise ModelMissing(
             "The weights of the click network are missing or damaged; `python app.py train segmenter` makes them."
         ) from error
+    net.bfloat16 = has_bfloat16()
     return net.eval()
 
 

@@ -17,18 +17,22 @@ from torch import nn
 from torch.nn import functional
 
 from core_models.errors import Refused
-from core_models.segmentation import click_net, click_samples, cohorts, train_choice
-from core_models.segmentation.click_net import ClickNet, Config
-from core_models.segmentation.click_samples import Sample, Sampler, Source
+from core_models.segmentation import cohorts
+from core_models.segmentation.clicks import click_net, click_samples, train_choice
+from core_models.segmentation.clicks.click_net import ClickNet, Config
+from core_models.segmentation.clicks.click_samples import Sample, Sampler, Source
 
 Log = Callable[[str], None]
-FOLDER = Path(__file__).resolve().parents[2] / "assets" / "segmentation"
+FOLDER = Path(__file__).resolve().parents[3] / "assets" / "segmentation"
 ROUNDS = (0.4, 0.35, 0.25)  # how often a cube is trained on its first, second and third answer
 SPOILT = 0.25  # of later answers start from one that no network gave
 FORGOTTEN = 0.15  # of later answers do not see the earlier clicks: they lie outside the cube
 SMOOTH = 0.998  # of the running mean of the weights, which is what is kept
 CLIP = 5.0
-EVERY = 100  # steps between checkpoints
+# Layers have a half to an eighth of a cube's side; where one is two voxels deep, the bfloat16 gradient of its kernel is
+# garbage (oneDNN of torch 2.14.1).
+DEEP_ENOUGH = 24
+EVERY = 200  # steps between checkpoints
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Recipe:
         limit: cases of one cohort, for a quick look; 0 for all.
     """
 
-    steps: int = 3000
+    steps: int = 12_000
     rate: float = 2e-3
     decay: float = 0.01
     warm: int = 100
@@ -100,6 +104,7 @@ def run(
         "loss": round(loss, 4),
         "seconds_of_this_run": round(time.monotonic() - began),
         "threads": threads,
+        "arithmetic": "bfloat16, float32 for pictures" if net.bfloat16 else "float32",
     }
     found = train_choice.pairs(cohorts.cases(data, demo), net, say)
     chooser, figures = train_choice.fit(found)
@@ -112,7 +117,7 @@ def run(
 def sources(
     data: Path, demo: tuple[Path, Path] | None, limit: int, say: Callable[[int, int, str], None]
 ) -> list[Source]:
-    """The training side of every cohort, ready to sample.
+    """The training side of every cohort, without the structures that are kept back for the chooser, ready to sample.
 
     Raises:
         Refused: there is none.
@@ -126,7 +131,7 @@ def sources(
     found = []
     for number, case in enumerate(chosen):
         say(number, len(chosen), case.cohort)
-        one = click_samples.source(case)
+        one = click_samples.source(case, lambda label, case=case: not cohorts.kept_back(case, label))
         if one is not None:
             found.append(one)
     if not found:
@@ -145,7 +150,9 @@ def train(scans: Sequence[Source], recipe: Recipe, work: Path, resume: bool, log
     """
     torch.manual_seed(recipe.seed)
     net = ClickNet(Config(width=recipe.width)).train()
+    short = click_net.has_bfloat16()
     mean = ClickNet(net.config).eval()
+    mean.bfloat16 = short
     mean.load_state_dict(net.state_dict())
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
     sampler = Sampler(scans, recipe.seed)
@@ -156,12 +163,14 @@ def train(scans: Sequence[Source], recipe: Recipe, work: Path, resume: bool, log
     for step, sample in enumerate(sampler.rows(start, recipe.steps), start):
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate * _schedule(step, recipe)
+        net.bfloat16 = short and min(sample.cube.shape[1:]) >= DEEP_ENOUGH
         loss, score, rounds = _loss(net, sample, np.random.default_rng((recipe.seed, step, 999)))
         if not torch.isfinite(loss):
             raise Refused(f"The click network's loss is not finite at step {step}: take a lower rate.")
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), CLIP)
+        if not torch.isfinite(nn.utils.clip_grad_norm_(net.parameters(), CLIP)):
+            raise Refused(f"The click network's gradient is not finite at step {step}: take a lower rate.")
         optimiser.step()
         smooth = min(SMOOTH, (step + 1) / (step + 20))
         with torch.no_grad():

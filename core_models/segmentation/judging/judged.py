@@ -13,7 +13,7 @@ import numpy as np
 
 from core_models.segmentation.cohorts import COHORTS, Case, Targets
 from core_models.segmentation.engine import Mask
-from core_models.segmentation.reader import largest_part
+from core_models.segmentation.judging.reader import largest_part
 
 TRAINS = "totalseg-example"
 EXAMPLE: Targets = {

@@ -20,10 +20,10 @@ from scipy import ndimage
 
 from core_models.errors import ModelMissing
 from core_models.segmentation.engine import Mask
-from core_models.segmentation.labels import thinned
+from core_models.segmentation.naming.labels import thinned
 from core_models.study.volume import Volume, canonical
 
-FILE = Path(__file__).resolve().parents[2] / "assets" / "segmentation" / "atlas.json"
+FILE = Path(__file__).resolve().parents[3] / "assets" / "segmentation" / "atlas.json"
 FORMAT = 1
 COARSE_MM = 8.0  # grid on which the body is looked at
 LEVELS = 48  # at most so many slices of it

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from core_models.segmentation import metrics
-from core_models.segmentation.reader import REPORTED
+from core_models.segmentation.judging.reader import REPORTED
 from core_models.segmentation.settling import LITTLE, WORTH
 
 LEVELS = (0.80, 0.90)

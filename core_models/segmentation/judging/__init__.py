@@ -1,0 +1,1 @@
+"""Engines and labelled scans → how good each is under a simulated reader's clicks, and the page that says so."""

@@ -1,0 +1,1 @@
+"""Arithmetic on voxels that several engines share: the coarse grid, distances, floods, watersheds, smoothing."""
