@@ -11,21 +11,17 @@ import { heatCanvas } from './finding.js';
 import { axesOf, isVolume, mainPlane, PLANES, toIndex } from './geometry.js';
 import { Drawing, DRAWS } from './drawing.js';
 import { attachKeyboard, attachPointer } from './input.js';
-import { Journal } from './journal.js';
-import { Loaded } from './loaded.js';
-import { Masks } from './masks.js';
 import { make, Pane } from './pane.js';
 import { middle } from './lines.js';
+import { Segmented } from './segmented.js';
 import { SLABS } from './slab.js';
 import { helpPanel, Toolbar } from './toolbar.js';
 
 const LAYOUTS = { single: null, two: ['axial', 'coronal'], mpr: PLANES, compare: null };
 const KEPT_FRAMES = 2000;
-const OVERTAKEN = 499; // the status of a request that a newer one took along
-const APART_MS = 40;
 const THICKNESSES = [3, 5, 10, 15, 20, 30, 50, 100, 200]; // mm of a slab
 
-export class Viewer extends Loaded {
+export class Viewer extends Segmented {
   constructor(element) {
     super();
     this.element = element;
@@ -45,15 +41,8 @@ export class Viewer extends Loaded {
     this.mirror = false;
     this.spaceHeld = false;
     this.flash = 0;
-    this.masks = new Masks();
-    this.allRows = []; // every segment of the study, all series
-    this.queue = Promise.resolve(); // what is undone, redone and measured goes to the server one after the other
-    this.flying = new Set(); // prompts on their way: a newer one overtakes those of the same segment
-    this.requests = this.answered = this.sentAt = 0;
     this.hints = true;
     this.metrics = { first_image_ms: null, volume_ready_ms: null, frames: [], clicks: [] };
-    this.journal = new Journal();
-    this.offers = new AbortController(); // ends what toasts offer to undo in this study
     this.annotations = new Annotations(this);
     this.drawing = new Drawing(this);
     this.cine = new Cine(this);
@@ -113,14 +102,10 @@ export class Viewer extends Loaded {
 
   close() {
     this.study = null;
-    this.allRows = [];
     this.earlier = [];
-    this.masks.clear();
+    this.forgetSegments();
     this.forget();
     this.annotations.forget();
-    this.journal.clear();
-    this.offers.abort();
-    this.offers = new AbortController();
     this.companion.forget();
     for (const pane of this.panes) pane.free();
     this.setLayout(this.layout);
@@ -210,6 +195,10 @@ export class Viewer extends Loaded {
     if (!this.stored) return;
     if (this.metrics.frames.length >= KEPT_FRAMES) this.metrics.frames.splice(0, KEPT_FRAMES / 2);
     this.metrics.frames.push(performance.now() - started);
+  }
+
+  ticksChanged() {
+    this.marksVersion++;
   }
 
   updateEmpty() {
@@ -481,215 +470,7 @@ export class Viewer extends Loaded {
     this.invalidate();
   }
 
-  // ---- segments ----------------------------------------------------------------------------------------------------
-
-  ticksChanged() {
-    this.marksVersion++;
-  }
-
-  get activeRow() {
-    return this.masks.rows.find((row) => row.id === this.active);
-  }
-
-  select(id) {
-    this.active = id;
-    this.begins = null;
-    this.masks.generation++;
-    this.invalidate();
-  }
-
-  /** In the navigate tool a click on a segment makes it the active one. */
-  selectAt(index) {
-    const hit = index && this.masks.rows.find((row) => row.visible && this.masks.has(row.id, index));
-    if (hit && hit.id !== this.active) emit('segment:select', { id: hit.id });
-  }
-
-  /** The next click starts a new segment. */
-  newSegment() {
-    if (this.segmenting && this.tool !== 'eraser') this.positive = true;
-    else this.setPositive(true);
-    this.begins = null;
-    emit('segments:changed', { segments: this.allRows, active: null });
-  }
-
-  takeSegments(rows, active) {
-    this.allRows = rows;
-    this.active = active ?? null;
-    if (this.active) this.begins = null;
-    if (!this.series) return;
-    const { series } = this;
-    this.masksReady = this.masks
-      .update(rows, series.id, this.loading?.signal)
-      .catch((error) => {
-        if (error.name !== 'AbortError') emit('toast', { level: 'error', text: error.message });
-      })
-      .finally(() => this.series === series && this.invalidate());
-  }
-
-  /** Add a click at a voxel. */
-  click(pane, index, positive) {
-    const done = pane.pending(index);
-    this.moveTo(index);
-    return this.send({ kind: 'click', index, positive }, done);
-  }
-
-  /**
-   * Send a prompt or an edit of the active segment, or of one that begins with it; `done` when its answer is shown.
-   * Quick ones do not wait for one another: the server takes what it has not answered along with the next.
-   */
-  send(prompt, done) {
-    const { series } = this;
-    const started = performance.now();
-    const segment = this.active;
-    const begins = segment ? '' : (this.begins ??= word());
-    const post = async () => {
-      await this.queue;
-      if (this.series !== series) return;
-      await this.apart();
-      emit('segment:asked');
-      const path = `/api/series/${encodeURIComponent(series.id)}/prompt`;
-      await this.change(() => api('POST', path, { prompt, segment, begins }), () => (segment ? this.active === segment : this.begins === begins));
-      this.metrics.clicks.push(performance.now() - started);
-    };
-    const flight = post()
-      .catch((error) => {
-        if (error.status !== OVERTAKEN) return emit('toast', { level: 'error', text: error.message });
-        return Promise.allSettled([...this.flying].filter((other) => other !== flight)); // shown with the one that took it along
-      })
-      .finally(() => {
-        this.flying.delete(flight);
-        done();
-        this.drawNow();
-      });
-    this.flying.add(flight);
-    return flight;
-  }
-
-  /** Requests that are sent at the same moment may arrive in any order: each leaves a little after the one before. */
-  async apart() {
-    const wait = this.sentAt + APART_MS - performance.now();
-    this.sentAt = Math.max(performance.now(), this.sentAt + APART_MS);
-    if (wait > 0) await new Promise((after) => setTimeout(after, wait));
-  }
-
-  /** Fill in between the slices that were painted last, on their plane. */
-  interpolate() {
-    const row = this.activeRow;
-    const stroke = row?.steps.findLast((step) => step.kind === 'stroke');
-    if (!stroke) return emit('toast', { level: 'info', text: 'Paint or erase on two slices of a plane first (Shift+B); what lies between them is filled in.' });
-    return this.send({ kind: 'interpolation', axis: stroke.axis }, () => {});
-  }
-
-  /** A step can be undone while it is the segment's last one, and brought back while nothing came after it. */
-  noteSteps(made, before) {
-    const count = this.allRows.find((row) => row.id === made)?.steps.length ?? 0;
-    const move = (way, expected) => async () => {
-      const row = this.allRows.find((candidate) => candidate.id === made);
-      if (!row || !row[`can_${way}`] || row.steps.length !== expected) return false;
-      await this.change(() => api('POST', `/api/segments/${encodeURIComponent(made)}/${way}`));
-      return true;
-    };
-    for (let n = before + 1; n <= count; n++) this.journal.push(move('undo', n), move('redo', n - 1));
-  }
-
-  undo() {
-    if (this.annotations.cancel() || this.drawing.cancel()) return this.queue;
-    return this.step('undo');
-  }
-
-  redo() {
-    return this.step('redo');
-  }
-
-  /** The last thing done, of whatever kind; of what was done before this page was opened, the active segment's clicks. */
-  step(which) {
-    return this.enqueue(async () => {
-      if (await this.journal[which]()) return;
-      const row = this.activeRow;
-      if (!row) return emit('toast', { level: 'info', text: `Choose a segment to ${which} its last click.` });
-      if (!row[`can_${which}`]) return emit('toast', { level: 'info', text: `There is nothing to ${which}.` });
-      await this.change(() => api('POST', `/api/segments/${encodeURIComponent(row.id)}/${which}`));
-    });
-  }
-
-  enqueue(task) {
-    const before = Promise.all([this.queue, ...this.flying]);
-    const next = before.then(task).catch((error) => emit('toast', { level: 'error', text: error.message }));
-    this.queue = next;
-    return next;
-  }
-
-  /**
-   * One request that changes segments: tell everyone, and wait for the overlay.
-   * @param current where given: whether the reader is still at that segment, so that it becomes the active one; its new
-   *   steps go into the journal then
-   */
-  async change(request, current = null) {
-    const { study } = this;
-    const number = ++this.requests;
-    const answer = await request();
-    if (this.study !== study) return;
-    if (number > this.answered) {
-      // An answer that was overtaken by a later one says less than that one did.
-      this.answered = number;
-      const row = answer.segments.find((candidate) => candidate.id === answer.segment);
-      const before = this.allRows.find((candidate) => candidate.id === answer.segment)?.steps.length ?? 0;
-      emit('segments:changed', { segments: answer.segments, active: !current || current() ? answer.segment : this.active });
-      if (row?.note) emit('toast', { level: 'info', text: row.note });
-      if (current) this.noteSteps(answer.segment, before);
-      await this.masksReady; // the overlay first, then the cards
-      emit('evidence:changed');
-    }
-    await this.masksReady;
-    return answer.segment;
-  }
-
-  /** Delete a segment at once; the journal and a toast bring it back. */
-  removeSegment(id) {
-    const { study } = this;
-    return this.enqueue(async () => {
-      const row = this.allRows.find((candidate) => candidate.id === id);
-      if (!row || this.study !== study) return;
-      await this.dropSegment(id);
-      if (this.study !== study) return;
-      const offer = new AbortController();
-      const entry = this.journal.push(
-        () => {
-          offer.abort();
-          return this.restoreSegment(id);
-        },
-        () => this.dropSegment(id),
-      );
-      this.offers.signal.addEventListener('abort', () => offer.abort());
-      const run = () => this.enqueue(() => this.journal.take(entry));
-      emit('toast', { text: `“${row.label || `Segment ${row.number}`}” is deleted.`, action: { label: 'Undo', key: 'Ctrl+Z', run, over: offer.signal } });
-    });
-  }
-
-  /** Answers false where it is not there any more. */
-  async dropSegment(id) {
-    if (!this.allRows.some((row) => row.id === id)) return false;
-    return this.change(() => api('DELETE', `/api/segments/${encodeURIComponent(id)}`), () => this.active === id);
-  }
-
-  /** Answers false where it is there already; one that the server has let go of is said to be gone, once. */
-  async restoreSegment(id) {
-    if (this.allRows.some((row) => row.id === id)) return false;
-    return this.change(() => api('POST', `/api/segments/${encodeURIComponent(id)}/restore`)).catch((error) => {
-      if (error.status !== 404) throw error;
-      emit('toast', { level: 'warning', text: error.message });
-    });
-  }
-
-  /** Outline instead of fill for the active segment, or back. */
-  toggleOutline() {
-    const row = this.activeRow;
-    if (!row) return emit('toast', { level: 'info', text: 'Choose a segment to show it as an outline.' });
-    return this.enqueue(async () => {
-      const answer = await api('PATCH', `/api/segments/${encodeURIComponent(row.id)}`, { outline: !row.outline });
-      emit('segments:changed', { segments: answer.segments, active: answer.segment });
-    });
-  }
+  // ---- going to a place ---------------------------------------------------------------------------------------------
 
   /** The slice of the focused plane on which the active segment is largest. */
   toLargest(id = this.active) {
@@ -766,9 +547,6 @@ export class Viewer extends Loaded {
     this.root.remove();
   }
 }
-
-/** A word of the page's own for a segment that has no id yet. */
-const word = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 
 function addStyles() {
   const href = new URL('../../css/viewer.css', import.meta.url).href;

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from core_models.errors import ModelMissing
 from core_models.segmentation import watershed_engine
-from core_models.segmentation.clicks.looking import Answer, grid_point
+from core_models.segmentation.clicks.looking import Answer, grid_point, joined
 from core_models.segmentation.engine import Click
 from core_models.segmentation.metrics import dice
 from core_models.segmentation.voxels.grid import Grid
@@ -50,11 +50,12 @@ def features(grid: Grid, click: Click, before: Answer | None, learned: Answer, o
     """
     voxel = float(np.prod(grid.spacing))
     point = grid_point(grid, click)
-    probability = learned.full(grid.shape)
-    network, tissue = probability > 0.5, other.full(grid.shape) > 0.5
+    region = joined([a.box for a in (learned, other, before) if a is not None])
+    probability = learned.within(region)
+    network, tissue = probability > 0.5, other.within(region) > 0.5
     sizes = [max(1, int(np.count_nonzero(m))) for m in (network, tissue)]
     both = int(np.count_nonzero(network & tissue))
-    depth = distance(tissue[other.box], grid.spacing)
+    depth = distance(other.mask, grid.spacing)
     around = tuple(
         slice(max(0, c - b.start - 3), max(1, c - b.start + 4)) for c, b in zip(point, other.box, strict=True)
     )
@@ -63,7 +64,7 @@ def features(grid: Grid, click: Click, before: Answer | None, learned: Answer, o
     value = float(grid.smooth[point])
     unsure = np.count_nonzero((probability > UNSURE[0]) & (probability < UNSURE[1]))
     mass = float(probability.sum())
-    earlier = np.zeros(grid.shape, bool) if before is None else before.full(grid.shape) > 0.5
+    earlier = np.zeros_like(network) if before is None else before.within(region) > 0.5
     return np.array(
         [
             learned.expected,

@@ -62,9 +62,24 @@ class Answer:
 
     def full(self, shape: Sequence[int]) -> np.ndarray:
         """float32 probabilities of the whole grid (z, y, x)."""
-        out = np.zeros(tuple(shape), np.float32)
-        out[self.box] = self.inside
+        return self.within(tuple(slice(0, n) for n in shape))  # type: ignore[arg-type]
+
+    def within(self, box: Box) -> np.ndarray:
+        """float32 probabilities in another box of the grid."""
+        out = np.zeros([s.stop - s.start for s in box], np.float32)
+        common = [(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, self.box, strict=True)]
+        if all(start < stop for start, stop in common):
+            here, there = (
+                tuple(slice(start - s.start, stop - s.start) for (start, stop), s in zip(common, own, strict=True))
+                for own in (box, self.box)
+            )
+            out[here] = self.inside[there]
         return out
+
+
+def joined(boxes: Sequence[Box]) -> Box:
+    """The smallest box that holds them all."""
+    return tuple(slice(min(s.start for s in own), max(s.stop for s in own)) for own in zip(*boxes, strict=True))  # type: ignore[return-value]
 
 
 def levels(grid: Grid) -> tuple[Level, Level]:
@@ -102,32 +117,50 @@ def look(
     places = np.array([_place(grid, c) for c in clicks])
     adds = np.array([c.positive for c in clicks])
     shape = FLAT if grid.shape[0] == 1 else (SIDE, SIDE, SIDE)
-    so_far = before.full(grid.shape) if before is not None else np.zeros(grid.shape, np.float32)
     new = places[-newest:]
     # A ring or a box begins with the click in its midst; of a line the middle of what it spans.
     centre = new[np.flatnonzero(adds[-newest:])[0]] if adds[-newest:].any() else (new.min(0) + new.max(0)) / 2
 
+    # All that can change, with what is there: the work does not grow with the scan.
+    at = [grid_point(grid, c) for c in clicks]
+    boxes = [_reach(grid, centre, shape), *(tuple(slice(c, c + 1) for c in p) for p in at)]
+    region = joined(boxes if before is None else [*boxes, before.box])  # type: ignore[arg-type]
+    so_far = before.within(region) if before is not None else np.zeros([s.stop - s.start for s in region], np.float32)
+    origin = np.array([s.start for s in region])
+    points = shifted(at, region)
+
     def cube(step: float) -> tuple[np.ndarray, np.ndarray, float]:
         if cancelled():
             raise Cancelled(CANCELLED)
-        return _cube(grid, pyramid, net, places, adds, centre, step, shape, so_far if before is not None else None)
+        earlier = (so_far, origin) if before is not None else None
+        return _cube(grid, pyramid, net, places, adds, centre, step, shape, earlier)
 
     old, fine, expected = cube(FINE)
     if _rim(np.abs(fine - old) > 0.4, grid.shape[0] == 1) > RIM_CHANGED:
         _, wide, wide_expected = cube(COARSE)
-        after = _pasted(grid, so_far, wide, centre, COARSE)
-        after = _pasted(grid, after, fine, centre, FINE)
+        after = _pasted(grid.spacing, so_far, wide, centre - origin, COARSE)
+        after = _pasted(grid.spacing, after, fine, centre - origin, FINE)
         expected = min(expected, wide_expected)
     else:
-        after = _pasted(grid, so_far, fine, centre, FINE)
+        after = _pasted(grid.spacing, so_far, fine, centre - origin, FINE)
     if before is not None:
         # A click that adds takes nothing away, nor the other way round: what was right stays.
         if adds[-newest:].all():
             after = np.maximum(so_far, after)
         elif not adds[-newest:].any():
             after = np.minimum(so_far, after)
-        after = _near_the_clicks(grid, so_far, after, [grid_point(grid, c) for c in clicks[-newest:]])
-    return kept(grid, after, [grid_point(grid, c) for c in clicks if c.positive], expected, "network")
+        after = _near_the_clicks(grid.spacing, so_far, after, points[-newest:])
+    positive = [p for p, c in zip(points, clicks, strict=True) if c.positive]
+    return _kept(grid.spacing, after, positive, expected, region)
+
+
+def _reach(grid: Grid, centre: np.ndarray, shape: tuple[int, int, int]) -> Box:
+    """The part of the grid under the coarse cube around a place, with a rim."""
+    half = np.array(shape) / 2 * COARSE / np.asarray(grid.spacing) + 2
+    return tuple(
+        slice(max(0, int(c - h)), min(n, int(np.ceil(c + h)) + 1))
+        for c, h, n in zip(centre, half, grid.shape, strict=True)
+    )  # type: ignore[return-value]
 
 
 def grid_point(grid: Grid, click: Click) -> Point:
@@ -135,13 +168,14 @@ def grid_point(grid: Grid, click: Click) -> Point:
     return grid.from_native(click.index[::-1])  # type: ignore[arg-type]
 
 
-def kept(grid: Grid, inside: np.ndarray, points: list[Point], expected: float, author: str) -> Answer:
-    """Probabilities of the whole grid → an answer: only parts that hold a click that adds."""
+def _kept(spacing: Spacing, inside: np.ndarray, points: list[Point], expected: float, region: Box) -> Answer:
+    """Probabilities in a region → an answer: only parts that hold a click that adds."""
     mask = inside > 0.5
     parts = reached(mask, points)
     inside = np.where(mask & ~parts, 0.0, inside)
-    box = bounds(inside > FAINT, points, 4.0, grid.spacing)
-    return Answer(box, inside[box].astype(np.float16), expected, author)
+    box = bounds(inside > FAINT, points, 4.0, spacing)
+    moved = tuple(slice(s.start + r.start, s.stop + r.start) for s, r in zip(box, region, strict=True))
+    return Answer(moved, inside[box].astype(np.float16), expected, "network")  # type: ignore[arg-type]
 
 
 def _place(grid: Grid, click: Click) -> np.ndarray:
@@ -159,18 +193,23 @@ def _cube(
     centre: np.ndarray,
     step: float,
     shape: tuple[int, int, int],
-    so_far: np.ndarray | None,
+    earlier: tuple[np.ndarray, np.ndarray] | None,
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """(answer so far, answer now, Dice expected) in one cube around `centre`."""
+    """(answer so far, answer now, Dice expected) in one cube around `centre`.
+
+    Args:
+        earlier: the answer so far in a region that the cube does not leave but with the grid, and where that begins.
+    """
     coarse = step > FINE
     values, spacing = pyramid[coarse]
     at = in_half(centre, grid.shape) if coarse else centre
     picture = click_net.sample(values, spacing, at, step, shape)[0]
     x = click_net.channels(picture, grid.hounsfield)
-    if so_far is None:
+    if earlier is None:
         before = torch.zeros(shape)
     else:
-        before = click_net.sample(torch.from_numpy(so_far)[None], grid.spacing, centre, step, shape)[0]
+        so_far, origin = earlier
+        before = click_net.sample(torch.from_numpy(so_far)[None], grid.spacing, centre - origin, step, shape)[0]
     within = (places - centre) * np.asarray(grid.spacing) / step + (np.array(shape) - 1) / 2
     if shape[0] == FLAT[0]:
         within[:, 0] = (shape[0] - 1) / 2
@@ -189,20 +228,20 @@ def _rim(changed: np.ndarray, flat: bool) -> float:
     return float(changed[rim].mean())
 
 
-def _pasted(grid: Grid, onto: np.ndarray, cube: np.ndarray, centre: np.ndarray, step: float) -> np.ndarray:
-    """`onto` with a cube's answer in its place, blended towards the cube's rim."""
+def _pasted(spacing: Spacing, onto: np.ndarray, cube: np.ndarray, centre: np.ndarray, step: float) -> np.ndarray:
+    """`onto` with a cube's answer in its place (`centre` in voxels of `onto`), blended towards the cube's rim."""
     n = np.array(cube.shape)
-    spacing = np.asarray(grid.spacing)
-    half = (n - 1) / 2 * step / spacing
+    half = (n - 1) / 2 * step / np.asarray(spacing)
     box = tuple(
         slice(max(0, int(np.ceil(c - h))), min(size, int(np.floor(c + h)) + 1))
-        for c, h, size in zip(centre, half, grid.shape, strict=True)
+        for c, h, size in zip(centre, half, onto.shape, strict=True)
     )
     lines = [
         (np.arange(s.start, s.stop) - c) * mm / step + (k - 1) / 2
         for s, c, mm, k in zip(box, centre, spacing, n, strict=True)
     ]
-    if grid.shape[0] == 1:
+    flat = onto.shape[0] == 1
+    if flat:
         lines[0] = np.array([(n[0] - 1) / 2])
     unit = [(2 * line + 1) / k - 1 for line, k in zip(lines, n, strict=True)]
     where = np.stack(np.meshgrid(*unit, indexing="ij"), -1)
@@ -213,7 +252,7 @@ def _pasted(grid: Grid, onto: np.ndarray, cube: np.ndarray, centre: np.ndarray, 
         align_corners=False,
     )[0, 0].numpy()
     weights = [np.clip(np.minimum(line + 0.5, k - 0.5 - line) / RAMP, 0, 1) for line, k in zip(lines, n, strict=True)]
-    if grid.shape[0] == 1:
+    if flat:
         weights[0] = np.ones(1)
     weight = np.minimum(np.minimum(weights[0][:, None, None], weights[1][None, :, None]), weights[2])
     out = onto.copy()
@@ -221,7 +260,7 @@ def _pasted(grid: Grid, onto: np.ndarray, cube: np.ndarray, centre: np.ndarray, 
     return out
 
 
-def _near_the_clicks(grid: Grid, before: np.ndarray, after: np.ndarray, clicks: list[Point]) -> np.ndarray:
+def _near_the_clicks(spacing: Spacing, before: np.ndarray, after: np.ndarray, clicks: list[Point]) -> np.ndarray:
     """`after`, with changes undone that the clicks do not ask for.
 
     A change hangs together with one near a click.  A single click is put in the midst of what is wrong, so that its
@@ -230,24 +269,24 @@ def _near_the_clicks(grid: Grid, before: np.ndarray, after: np.ndarray, clicks: 
     changed = (before > 0.5) != (after > 0.5)
     seeds: list[Point] = []
     for click in clicks:
-        box, within = ball(grid.shape, click, REACH, grid.spacing)
+        box, within = ball(after.shape, click, REACH, spacing)
         found = np.argwhere(changed[box] & within)
         seeds += [tuple(int(c + s.start) for c, s in zip(p, box, strict=True)) for p in found]  # type: ignore[misc]
     wanted = reached(changed, seeds)
     if len(clicks) == 1 and wanted.any():
-        wanted = _as_thick(grid, wanted, clicks[0])
+        wanted = _as_thick(spacing, wanted, clicks[0])
     return np.where(changed & ~wanted, before, after)
 
 
-def _as_thick(grid: Grid, changed: np.ndarray, click: Point) -> np.ndarray:
+def _as_thick(spacing: Spacing, changed: np.ndarray, click: Point) -> np.ndarray:
     """The part of a change that is about as thick as it is at the click, and not far from it."""
-    box = bounds(changed, [click], 4.0, grid.spacing)
-    depth = distance(changed[box], grid.spacing)
+    box = bounds(changed, [click], 4.0, spacing)
+    depth = distance(changed[box], spacing)
     (at,) = shifted([click], box)
-    around, within = ball(depth.shape, at, THICKNESS_WITHIN, grid.spacing)
+    around, within = ball(depth.shape, at, THICKNESS_WITHIN, spacing)
     here = float((depth[around] * within).max())
     part = (depth > 0) & (depth <= THICKER * here)
-    near, within = ball(depth.shape, at, FARTHER * here + RIM_REACH, grid.spacing)
+    near, within = ball(depth.shape, at, FARTHER * here + RIM_REACH, spacing)
     close_by = np.zeros_like(part)
     close_by[near] = within
     out = np.zeros_like(changed)
