@@ -54,8 +54,8 @@ CHEST: Targets = {
     "left clavicle": (16,),
 }
 KEPT_BACK = {"demo-ct": 1, "totalseg-example": 3}
-"""Of these CTs' training sides the labels with this remainder by four do not train the click network.  The chooser
-between engines is fitted to them: a network is better on what it was trained on than it will be elsewhere."""
+"""Of these CTs' training sides the labels with this remainder by four do not train the click network: they tell
+whether it is better on what trained it than it will be elsewhere."""
 COHORTS = ("demo-ct", "totalseg-example", "tptbox", "acdc", "la2018", "jsrt")
 MODALITY = {"demo-ct": "CT", "totalseg-example": "CT", "tptbox": "CT", "acdc": "MR", "la2018": "MR", "jsrt": "CR"}
 """By which the page would take its engine; one of tptbox's two crops is MR."""
@@ -86,7 +86,7 @@ class Case:
 
 
 def kept_back(case: Case, label: int) -> bool:
-    """Whether a structure of the training side is left to the chooser."""
+    """Whether a structure of the training side is kept from the network."""
     return case.cohort in KEPT_BACK and label % 4 == KEPT_BACK[case.cohort]
 
 

@@ -58,6 +58,7 @@ MAX_BALLS = 40  # a structure of more than this many inscribed balls is a leak .
 TUBES = 2.0  # ... and one of more than this many tubes of that radius along its whole length
 THICKER = 1.4  # times the radius where it was clicked: another structure, where all leaks
 THIN_OPENINGS = (0.3, 0.45, 0.6)  # of that radius, once what is thicker is cut off
+CUT, LEAKED = len(OPENINGS), len(OPENINGS) + 1  # where no opening held: what is thicker was cut off, or all leaked
 BAND = 4.0  # half-width of the band in which the second watershed decides
 EDGE_WEIGHT = 0.15  # of the gradient against depth when clicks compete
 AIR, BONE = -500.0, 150.0  # HU
@@ -266,12 +267,21 @@ def _part(
         around, within = ball(mask.shape, at, CLICK_RADIUS, grid.spacing)
         mask[around] |= within
         depth = depth_of(mask, grid.spacing)
-    core, opening = _core(depth, at, grid.spacing, limit)
+    core, opening, _ = _core(depth, at, grid.spacing, limit)
     return grown(core, opening * 1.15, grid.spacing) & mask, core
 
 
-def _core(depth: np.ndarray, at: Point, spacing: Spacing, limit: float) -> tuple[np.ndarray, float]:
-    """What stays of a candidate around its inscribed ball once thin bridges are opened: (bool, opening radius).
+def held(grid: Grid, point: Point) -> int:
+    """How far the candidate of a click that adds had to be opened until it held together alone: the number of the
+    opening, `CUT` or `LEAKED`.  A small number tells of a body with a rim of its own."""
+    candidate = _candidate(grid, point)
+    (at,) = shifted([point], candidate.box)
+    return _core(candidate.depth, at, grid.spacing, np.inf)[2]
+
+
+def _core(depth: np.ndarray, at: Point, spacing: Spacing, limit: float) -> tuple[np.ndarray, float, int]:
+    """What stays of a candidate around its inscribed ball once thin bridges are opened: (bool, opening radius, the
+    number of the opening as of `held`).
 
     The opening grows until what is left is not `_leaked`.  Where it always is, what is much thicker than the place
     clicked is cut off first (a rib from its vertebra, a vein from the heart), and where that does not help either, the
@@ -283,18 +293,18 @@ def _core(depth: np.ndarray, at: Point, spacing: Spacing, limit: float) -> tuple
     radius = max(1.0, float(depth[top]))
     core = np.zeros(depth.shape, bool)
     opening = 0.0
-    for fraction in OPENINGS:
+    for number, fraction in enumerate(OPENINGS):
         opening = fraction * radius if core.any() else min(fraction * radius, MAX_OPENING)
         core = reached(depth > np.float32(opening), [top])
         if not _leaked(core, radius, spacing, limit):
-            break
-    else:
-        found = _no_thicker(depth, top, radius, spacing, limit)
-        if found is not None:
-            return found
-        core &= balls(core.shape, [top], LOCAL_BALLS[radius >= THIN] * radius, spacing)
+            core[top] = True
+            return core, opening, number
+    found = _no_thicker(depth, top, radius, spacing, limit)
+    if found is not None:
+        return *found, CUT
+    core &= balls(core.shape, [top], LOCAL_BALLS[radius >= THIN] * radius, spacing)
     core[top] = True
-    return core, opening
+    return core, opening, LEAKED
 
 
 def _no_thicker(

@@ -33,8 +33,8 @@ def test_no_patient_is_on_two_sides():
         assert {s for (c, _), own in sides.items() for s in own if c == cohort} >= {"train", "test"}
 
 
-def test_what_fits_the_chooser_did_not_train_the_network(demo_ct, tmp_path, monkeypatch):
-    """A quarter of the structures of the CTs that train is kept from the network, and the chooser sees no other."""
+def test_a_quarter_of_the_structures_is_kept_from_the_network(demo_ct, tmp_path, monkeypatch):
+    """They tell whether it is better on what trained it; no test side fits the chooser."""
     upper, lower = cohorts.cases(tmp_path, (demo_ct, demo_ct.with_name("mask.nii.gz")))
     labels = {int(n) for n in np.unique(upper.load()[1]) if n}
     back = {n for n in labels if cohorts.kept_back(upper, n)}

@@ -19,7 +19,8 @@ from core_models.segmentation.metrics import dice
 from core_models.segmentation.voxels.grid import Grid
 from core_models.segmentation.voxels.morphology import Box, distance
 
-FEATURES, KEPT_BY_OTHER = 20, 16
+OPENED = watershed_engine.LEAKED + 1
+FEATURES, HOUNSFIELD, KEPT_BY_OTHER = 20 + OPENED, 12, 16
 KEEPS = 0.5  # Dice with the answer before that a later classical answer must have
 FILE = "choice.safetensors"
 UNSURE = (0.25, 0.75)  # probabilities between which the network does not know
@@ -46,7 +47,8 @@ def features(grid: Grid, click: Click, before: Answer | None, learned: Answer, o
 
     What each says of itself, how much the network's probabilities agree with either, how large they are, whether the
     classical one is a compact body or a spread-out leak, and what tissue was clicked; for a later click also how much
-    of the answer before (0 without one) each keeps, who gave that, and how right it was thought to be.
+    of the answer before (0 without one) each keeps, who gave that, and how right it was thought to be.  Where a click
+    adds, one of the last `OPENED` numbers is 1: how far the classical candidate had to be opened.
     """
     voxel = float(np.prod(grid.spacing))
     point = grid_point(grid, click)
@@ -87,6 +89,7 @@ def features(grid: Grid, click: Click, before: Answer | None, learned: Answer, o
             float(before is not None and before.author == "watershed"),
             0.0 if before is None else before.expected,
             float(click.positive),
+            *(np.eye(OPENED)[watershed_engine.held(grid, point)] if click.positive else np.zeros(OPENED)),
         ],
         np.float32,
     )
@@ -94,10 +97,10 @@ def features(grid: Grid, click: Click, before: Answer | None, learned: Answer, o
 
 @dataclass(frozen=True)
 class Chooser:
-    """`features` → by how much Dice the network's answer is better than the classical one's: two linear models.
+    """`features` → by how much Dice the network's answer is better than the classical one's: four linear models.
 
     Attributes:
-        weights: (2, FEATURES) float32, of a first and of a later click; `bias`: (2,).
+        weights: (4, FEATURES) float32, of a first and of a later click without HU, then of both with; `bias`: (4,).
     """
 
     weights: np.ndarray
@@ -105,7 +108,8 @@ class Chooser:
 
     def gain(self, features: np.ndarray, later: bool) -> np.ndarray:
         """(..., FEATURES) → (...) of expected Dice."""
-        return features @ self.weights[int(later)] + self.bias[int(later)]
+        number = 2 * (features[..., HOUNSFIELD] > 0.5).astype(int) + int(later)
+        return (features * self.weights[number]).sum(-1) + self.bias[number]
 
 
 def better(
@@ -128,7 +132,7 @@ def load(folder: Path) -> Chooser:
     try:
         stored = load_file(folder / FILE)
         chooser = Chooser(stored["weights"], stored["bias"])
-        if chooser.weights.shape != (2, FEATURES) or chooser.bias.shape != (2,):
+        if chooser.weights.shape != (4, FEATURES) or chooser.bias.shape != (4,):
             raise ValueError("another chooser")
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise ModelMissing(

@@ -75,7 +75,7 @@ class ClickEngine:
     """
 
     name = "click"
-    version = "1"
+    version = "2"
     licence = "Apache-2.0; the weights on the terms of their training data (assets/segmentation/README.md)"
 
     def __init__(self, folder: Path = FOLDER, anatomy: Callable[[Volume], tuple[Structure, ...]] | None = None) -> None:
@@ -149,9 +149,13 @@ class ClickEngine:
         answer = self._under(prepared, clicks) if before is None else None
         if answer is None:
             answer = looking.look(prepared.grid, prepared.pyramid, _net(self.folder), clicks, newest, before, cancelled)
+            other = None
             if not prepared.structures:
                 mask, box = watershed_engine.coarse(prepared.grid, clicks, cancelled)
                 other = choice.classical(prepared.grid, mask, box)
+            if before is None:
+                answer = looking.first(prepared.grid, clicks, answer, other)
+            if other is not None:
                 answer = choice.better(prepared.grid, clicks, before, answer, other, _chooser(self.folder))
         prepared.answers[prompts] = answer
         while len(prepared.answers) > KEPT:

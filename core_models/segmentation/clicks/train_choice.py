@@ -1,14 +1,17 @@
-"""Clicks on what the network was not trained on, answered by both engines → the chooser between them.
+"""Clicks answered by both engines → the chooser between them.
 
-Of the two CTs that train it those are the structures kept back (`cohorts.KEPT_BACK`), of other cohorts the validation
-side.  No test side is read.
+Of the two CTs that train the network all structures are clicked, those that were kept from it (`cohorts.KEPT_BACK`)
+among them, to see whether it is better on what it was trained on than elsewhere; of other cohorts the validation side.
+No test side is read.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -20,13 +23,13 @@ from core_models.segmentation.clicks.choice import Chooser
 from core_models.segmentation.clicks.click_net import ClickNet
 from core_models.segmentation.clicks.looking import Answer
 from core_models.segmentation.engine import Click, Mask, never
-from core_models.segmentation.judging import reader
+from core_models.segmentation.judging import judged, reader
 from core_models.segmentation.metrics import dice
 from core_models.segmentation.voxels import grid as grids
 from core_models.segmentation.voxels.grid import Grid
 
-CASES = {"demo-ct": 1, "totalseg-example": 1, "la2018": 5, "acdc": 24}
-PLACES = 4  # for each target: its deepest place, and other deep ones
+CASES = {"demo-ct": 1, "totalseg-example": 1, "la2018": 5, "acdc": 40}
+PLACES = 3  # for each target: its deepest place, and other deep ones
 CLICKS = 4  # from each place
 LEAST = 60  # grid voxels
 PENALTY = 3.0
@@ -35,24 +38,30 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to one click: their features, and the Dice of the network's and of the classical one."""
+    """Two answers to one click: their features, and the Dice of the network's and of the classical one.
+
+    Attributes:
+        target: patient and structure; `kept_back`: the network was not trained on that structure.
+    """
 
     target: str
     later: bool
+    kept_back: bool
     features: np.ndarray
     learned: float
     classical: float
 
 
 def pairs(cases: Iterable[cohorts.Case], net: ClickNet, say: Callable[[int, int, str], None]) -> list[Pair]:
-    """Both engines' answers to clicks on what did not train the network."""
-    counts: dict[str, int] = {}
-    chosen = []
+    """Both engines' answers to clicks on the training side's CTs and on the validation side of other cohorts."""
+    apart: dict[str, list[cohorts.Case]] = {}
     for case in cases:
-        wanted = case.side == ("train" if case.cohort in cohorts.KEPT_BACK else "validation")
-        counts[case.cohort] = counts.get(case.cohort, 0) + wanted
-        if wanted and counts[case.cohort] <= CASES.get(case.cohort, 0):
-            chosen.append(case)
+        if case.cohort in CASES and case.side == ("train" if case.cohort in cohorts.KEPT_BACK else "validation"):
+            apart.setdefault(case.cohort, []).append(case)
+    chosen = []
+    for cohort, own in apart.items():  # as many patients as there are: a heart's slices follow one another
+        at = np.linspace(0, len(own) - 1, min(CASES[cohort], len(own))).round().astype(int)
+        chosen += [own[n] for n in at]
     found: list[Pair] = []
     for number, case in enumerate(chosen):
         say(number, len(chosen), case.cohort)
@@ -67,8 +76,6 @@ def _of_case(case: cohorts.Case, net: ClickNet) -> list[Pair]:
     rng = np.random.default_rng(0)
     found: list[Pair] = []
     for label, mask in click_samples.planes(case, click_samples.on_grid(grid, labels)).items():
-        if case.side == "train" and not cohorts.kept_back(case, label):
-            continue
         target = click_samples.largest(mask)
         if np.count_nonzero(target) < LEAST:
             continue
@@ -78,9 +85,12 @@ def _of_case(case: cohorts.Case, net: ClickNet) -> list[Pair]:
             for number in range(CLICKS):
                 learned = looking.look(grid, pyramid, net, clicks, 1, before, never)
                 other = choice.classical(grid, *watershed_engine.coarse(grid, clicks))
+                if before is None:
+                    learned = looking.first(grid, clicks, learned, other)
                 scores = [dice(a.full(grid.shape) > 0.5, target) for a in (learned, other)]
                 row = choice.features(grid, clicks[-1], before, learned, other)
-                found.append(Pair(f"{case.cohort} {label}", number > 0, row, *scores))
+                back = case.side != "train" or cohorts.kept_back(case, label)
+                found.append(Pair(f"{judged.patient_of(case)} {label}", number > 0, back, row, *scores))
                 # Mostly the better one goes on, now and then the other, as it will happen.
                 before = learned if (scores[0] >= scores[1]) is (rng.random() < 0.8) else other
                 answer = Mask.from_full(before.full(grid.shape) > 0.5)
@@ -97,34 +107,54 @@ def _native(grid: Grid, place: tuple[int, ...], positive: bool) -> Click:
     return Click(tuple(index), positive)  # type: ignore[arg-type]
 
 
-def fit(found: list[Pair]) -> tuple[Chooser, dict[str, dict[str, float]]]:
-    """The chooser, and what it reaches on targets that it was not fitted to: mean Dice of first and of later clicks.
+def fit(found: list[Pair]) -> tuple[Chooser, dict[str, Any]]:
+    """The chooser, and what it reaches on targets that it was not fitted to: mean Dice of first and of later clicks, on
+    CT and elsewhere.
 
     Raises:
         Refused: there are too few pairs.
     """
-    models, figures = [], {}
+    models: dict[tuple[bool, bool], tuple[np.ndarray, float]] = {}
+    figures: dict[str, Any] = {}
+    for hounsfield, later in itertools.product((False, True), (False, True)):
+        own = [p for p in found if p.later is later and bool(p.features[choice.HOUNSFIELD]) is hounsfield]
+        if len({p.target for p in own}) >= FOLDS:
+            name = f"{'CT' if hounsfield else 'other'}, {'later' if later else 'first'}"
+            models[hounsfield, later], figures[name] = _fit(own)
     for later in (False, True):
-        own = [p for p in found if p.later is later]
-        names = sorted({p.target for p in own})
-        if len(names) < FOLDS:
+        known = [models[h, later] for h in (False, True) if (h, later) in models]
+        if not known:
             raise Refused("There are too few training targets to learn which engine to believe.")
-        x = np.stack([p.features for p in own]).astype(float)
-        learned, classical = (np.array([getattr(p, k) for p in own]) for k in ("learned", "classical"))
-        fold = np.array([names.index(p.target) % FOLDS for p in own])
-        picked = np.zeros(len(own), bool)
-        for n in range(FOLDS):
-            kept = fold != n
-            weights, bias = _ridge(x[kept], (learned - classical)[kept])
-            picked[~kept] = x[~kept] @ weights + bias > 0
-        models.append(_ridge(x, learned - classical))
-        chosen = np.where(picked, learned, classical)
-        means = {"network": learned, "classical": classical, "chosen": chosen, "oracle": np.maximum(learned, classical)}
-        figures["later" if later else "first"] = {"clicks": len(own), "targets": len(names)} | {
-            k: round(float(v.mean()), 4) for k, v in means.items()
-        }
-    weights, biases = zip(*models, strict=True)
+        for hounsfield in (False, True):
+            models.setdefault((hounsfield, later), known[0])  # nothing to learn from: as on the other kind of scan
+    weights, biases = zip(*(models[k] for k in sorted(models)), strict=True)
     return Chooser(np.stack(weights).astype(np.float32), np.array(biases, np.float32)), figures
+
+
+def _fit(own: list[Pair]) -> tuple[tuple[np.ndarray, float], dict[str, Any]]:
+    """One linear model, and what it reaches by cross-validation over patients, or over targets where those are few."""
+    names = [p.target.rsplit(" ", 1)[0] for p in own]
+    names = names if len(set(names)) >= FOLDS else [p.target for p in own]
+    order = sorted(set(names))
+    fold = np.array([order.index(name) % FOLDS for name in names])
+    x = np.stack([p.features for p in own]).astype(float)
+    learned, classical = (np.array([getattr(p, k) for p in own]) for k in ("learned", "classical"))
+    picked = np.zeros(len(own), bool)
+    for n in range(FOLDS):
+        kept = fold != n
+        weights, bias = _ridge(x[kept], (learned - classical)[kept])
+        picked[~kept] = x[~kept] @ weights + bias > 0
+    chosen = np.where(picked, learned, classical)
+    means = {"network": learned, "classical": classical, "chosen": chosen, "oracle": np.maximum(learned, classical)}
+    back = np.array([p.kept_back for p in own])
+
+    def told(some: np.ndarray) -> dict[str, float]:
+        return {"clicks": int(some.sum())} | {k: round(float(v[some].mean()), 4) for k, v in means.items()}
+
+    figures: dict[str, Any] = {"targets": len({p.target for p in own})} | told(np.ones(len(own), bool))
+    if 0 < back.sum() < len(back):  # whether the network is better on what trained it than elsewhere
+        figures |= {"kept_back": told(back), "trained_on": told(~back)}
+    return _ridge(x, learned - classical), figures
 
 
 def _ridge(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:

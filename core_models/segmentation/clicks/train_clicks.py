@@ -117,7 +117,7 @@ def run(
 def sources(
     data: Path, demo: tuple[Path, Path] | None, limit: int, say: Callable[[int, int, str], None]
 ) -> list[Source]:
-    """The training side of every cohort, without the structures that are kept back for the chooser, ready to sample.
+    """The training side of every cohort, without the structures that are kept back, ready to sample.
 
     Raises:
         Refused: there is none.
