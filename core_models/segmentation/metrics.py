@@ -74,8 +74,13 @@ def hausdorff95(a: np.ndarray, b: np.ndarray, spacing: Spacing) -> float | None:
 
 
 def depths(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
-    """Distance of every True voxel to the nearest False one; beyond the array everything is False."""
-    return euclidean.edt(np.ascontiguousarray(mask), anisotropy=spacing, parallel=2, black_border=True)
+    """Distance of every True voxel to the nearest False one; beyond the array everything is False.
+
+    But for axes of one voxel: nothing in a picture is deeper than its one slice, and its midst is what is asked for.
+    """
+    rim = [(int(n > 1),) * 2 for n in mask.shape]
+    inner = tuple(slice(before, before + n) for (before, _), n in zip(rim, mask.shape, strict=True))
+    return euclidean.edt(np.pad(mask, rim), anisotropy=spacing, parallel=2)[inner]
 
 
 def best_so_far(scores: Sequence[float]) -> list[float]:

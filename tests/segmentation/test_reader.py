@@ -55,6 +55,16 @@ def test_clicks_go_to_the_deepest_point_of_the_largest_error():
     assert reader.next_click(target, nothing, UNIT) == Click((10, 10, 5), True)
 
 
+def test_the_deepest_point_of_a_picture_is_in_its_plane():
+    """Its one slice has a surface on either side, as near to every pixel: the rim would be as deep as the midst."""
+    target = mask((1, 40, 40), ((0, 5, 5), (1, 16, 36)))
+    x, y, z = reader.next_click(target, None, UNIT).index
+    assert (y, z) == (10, 0)
+    assert 10 <= x <= 30
+    slab = mask((9, 40, 40), ((4, 5, 5), (5, 16, 16)))
+    assert reader.next_click(slab, None, UNIT) == Click((10, 10, 4), True)
+
+
 def test_what_is_missing_wins_a_tie_and_one_connected_error_beats_more_voxels_in_pieces():
     shape = (5, 40, 40)
     target = mask(shape, ((0, 5, 5), (5, 15, 15)))

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from core_models.segmentation import cohorts
 from core_models.segmentation.clicks import click_net
 from core_models.segmentation.clicks.looking import Level, in_half, levels
+from core_models.segmentation.metrics import depths
 from core_models.segmentation.voxels import grid
 from core_models.segmentation.voxels.grid import RELATIVE_RANGE, Grid
 
@@ -85,6 +86,7 @@ def source(case: cohorts.Case, wanted: Callable[[int], bool] = lambda label: Tru
         if np.count_nonzero(mask) < LEAST:
             continue
         box = ndimage.find_objects(mask.astype(np.uint8))[0]
+        # Of a picture, whose one slice has a surface on either side here, any place is deep.
         depth = euclidean.edt(np.pad(mask[box], 1), anisotropy=built.spacing)[1:-1, 1:-1, 1:-1]
         offset = np.array([s.start for s in box])
         deep[number] = np.argwhere(depth >= DEEP * depth.max()) + offset
@@ -130,7 +132,7 @@ def deep_places(
     target: np.ndarray, spacing: tuple[float, float, float], count: int, rng: np.random.Generator
 ) -> list[tuple[int, ...]]:
     """The deepest voxel of a mask, and others at least `DEEP` as deep."""
-    depth = euclidean.edt(np.pad(target, 1), anisotropy=spacing)[1:-1, 1:-1, 1:-1]
+    depth = depths(target, spacing)
     places = np.argwhere(depth >= DEEP * depth.max())
     chosen = [np.array(np.unravel_index(int(np.argmax(depth)), depth.shape))]
     chosen += [places[n] for n in rng.integers(len(places), size=count - 1)]
