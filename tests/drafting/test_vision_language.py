@@ -84,7 +84,9 @@ def test_the_two_halves_are_what_they_were(models: Path, opened: VisionLanguage)
     with torch.inference_mode():
         wanted = alone.model.to(vision_language.arithmetic())(input_ids=ids).logits[0]
         got = opened.model(input_ids=ids).logits[0, :, : wanted.shape[1]]
-    torch.testing.assert_close(got, wanted, rtol=1e-3, atol=2e-3)
+    # Of bfloat16 the last of eight bits, where a processor multiplies it and adds in another order.
+    short = wanted.dtype == torch.bfloat16
+    torch.testing.assert_close(got, wanted, rtol=2e-2 if short else 1e-3, atol=7e-2 if short else 2e-3)
     own = load_file(ENCODER / "model.safetensors")
     tower = opened.model.model.vision_tower.state_dict()
     assert all(torch.equal(tower[name], weight) for name, weight in own.items()), "in float32, bit by bit"

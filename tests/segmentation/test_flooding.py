@@ -50,6 +50,20 @@ def test_a_cost_of_any_range_is_told_apart():
     assert watershed(cost, markers, np.ones(cost.shape, bool))[0, 0, [0, 3, 5, 8]].tolist() == [1, 1, 2, 2]
 
 
+@pytest.mark.parametrize("cost", [-np.inf, np.inf, np.nan])
+def test_a_cost_that_is_not_finite_ends(cost):
+    """A mask that fills its array is infinitely deep everywhere."""
+    costs = np.full((6, 7, 8), cost, np.float32)
+    markers = np.zeros(costs.shape, np.int32)
+    markers[1, 1, 1], markers[5, 6, 7] = 1, 2
+    found = watershed(costs, markers, np.ones(costs.shape, bool))
+    assert set(np.unique(found)) == {1, 2}
+    costs[:, :, :4] = 1.0
+    found = watershed(costs, markers, np.ones(costs.shape, bool))
+    assert (found[1, 1, 1], found[5, 6, 7]) == (1, 2)
+    assert found.all()
+
+
 @pytest.mark.parametrize("shape", [(9, 14, 11), (1, 20, 20), (5, 1, 1)])
 def test_what_is_reached_is_the_component_of_the_seed(shape):
     mask = smooth_noise(shape, 3, 1.0) > 0

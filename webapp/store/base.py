@@ -20,8 +20,8 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def now(timespec: str = "milliseconds") -> str:
+    return datetime.now(UTC).isoformat(timespec=timespec)
 
 
 def limited(text: str, what: str, limit: int = MAX_TEXT) -> str:

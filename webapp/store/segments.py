@@ -229,7 +229,9 @@ class Segments(Base):
         with self._db.write() as c:
             row = self._segment(c, segment_id)
             self._changeable(c, row.study_id)
-            c.execute(schema.segments.update().where(schema.segments.c.id == segment_id).values(deleted_at=now()))
+            # To the microsecond: the order in which they went tells which are forgotten first.
+            gone = {"deleted_at": now("microseconds")}
+            c.execute(schema.segments.update().where(schema.segments.c.id == segment_id).values(gone))
             files = deleted.past_number(c, row.study_id)
         self._files.drop_masks(files)
 

@@ -19,7 +19,8 @@ def watershed(cost: np.ndarray, markers: np.ndarray, mask: np.ndarray) -> np.nda
     """Labels flooded from markers in order of cost, then of arrival, through face neighbours within the mask.
 
     Args:
-        cost: (z, y, x) float32; told apart in steps of `FINE`, or coarser where its range would need over `STEPS`.
+        cost: (z, y, x) float32; told apart in steps of `FINE`, or coarser where its range would need over `STEPS`;
+            infinite ones count as the lowest or highest of the others, and so does NaN as the lowest.
         markers: (z, y, x) int, 0 where there is none, labels up to 127; those outside the mask are ignored.
         mask: (z, y, x) bool.
 
@@ -63,14 +64,20 @@ def _levelled(cost, markers, mask, levels, labels):  # type: ignore[no-untyped-d
     for z in range(depth):
         for y in range(height):
             for x in range(width):
-                if mask[z, y, x]:
+                if mask[z, y, x] and np.isfinite(cost[z, y, x]):
                     low, high = min(low, cost[z, y, x]), max(high, cost[z, y, x])
     fine = max(np.float32(FINE), (high - low) / np.float32(STEPS - 1))
     for z in range(depth):
         for y in range(height):
             for x in range(width):
                 if mask[z, y, x]:
-                    levels[z + 1, y + 1, x + 1] = np.int16((cost[z, y, x] - low) / fine + np.float32(0.5))
+                    # Depth is infinite in a mask without a rim.  What that is as an integer depends on the processor,
+                    # and a level beyond the queues would never end.
+                    if cost[z, y, x] > low:
+                        level = (min(cost[z, y, x], high) - low) / fine + np.float32(0.5)
+                        levels[z + 1, y + 1, x + 1] = np.int16(level)
+                    else:
+                        levels[z + 1, y + 1, x + 1] = 0
                     labels[z + 1, y + 1, x + 1] = markers[z, y, x]
 
 
