@@ -63,7 +63,7 @@ ENGINES: tuple[EngineRow, ...] = (
         entry="core_models.segmentation.clicks.click_engine:ClickEngine",
         needs=("torch", "safetensors", "SimpleITK", "skimage", "edt", "numba", "scipy"),
         # Of a whole lung or kidney on CT one click of the watershed gives nearly all, one of this engine does not
-        # (tests/segmentation/test_demo_ct.py has the figures), though it is ahead on the mean of all structures.
+        # (assets/segmentation/README.md has the figures), though it is ahead on the mean of all structures.
         leads=("MR", "CR", "DX", "RG"),
     ),
     EngineRow(

@@ -8,7 +8,7 @@ import torch
 
 from core_models.errors import Cancelled, ModelMissing, Refused
 from core_models.foundation.reading import Structure
-from core_models.segmentation import registry
+from core_models.segmentation import registry, watershed_engine
 from core_models.segmentation.clicks import choice, click_net, looking, train_choice, train_clicks
 from core_models.segmentation.clicks.click_engine import ClickEngine
 from core_models.segmentation.engine import Box, Click, Mask, Scribble
@@ -155,6 +155,46 @@ def test_the_engine_never_claims_that_another_click_would_not_help(engine, prepa
     """Nobody measured when that is so: an answer without an unsure place is not one that is right."""
     monkeypatch.setattr(choice, "hint", lambda *_: None)
     assert not engine.segment(prepared, ROW[:1]).settled
+
+
+def test_an_answer_is_the_same_in_any_box():
+    inside = np.random.default_rng(0).random((3, 4, 5)).astype(np.float16)
+    answer = looking.Answer((slice(2, 5), slice(1, 5), slice(0, 5)), inside, 0.5, "network")
+    whole = answer.full((8, 9, 10))
+    assert np.array_equal(whole[answer.box], inside.astype(np.float32))
+    assert whole.sum() == pytest.approx(inside.astype(np.float32).sum())
+    for box in ((slice(0, 4), slice(3, 9), slice(2, 7)), (slice(6, 8), slice(0, 9), slice(0, 10))):
+        assert np.array_equal(answer.within(box), whole[box])
+    other = (slice(4, 8), slice(0, 2), slice(3, 10))
+    assert looking.joined([answer.box, other]) == (slice(2, 8), slice(0, 5), slice(0, 10))
+
+
+def test_a_first_answer_takes_what_is_likely_more_so_where_the_classical_engine_agrees(prepared):
+    """Of one probability throughout: with a low one only what the other engine takes, on CT alone."""
+    grid = prepared.grid
+    box = tuple(slice(0, n) for n in grid.shape)
+    taken = np.zeros(grid.shape, bool)
+    z, y, x = looking.grid_point(grid, ROW[0])
+    taken[z - 2 : z + 3, y - 2 : y + 3, x - 2 : x + 3] = True
+    other = looking.Answer(box, taken.astype(np.float16), 0.5, "watershed")
+
+    def first(probability: float, classical: looking.Answer | None) -> np.ndarray:
+        answer = looking.Answer(box, np.full(grid.shape, probability, np.float16), 0.5, "network")
+        return looking.first(grid, ROW[:1], answer, classical).full(grid.shape) > 0.5
+
+    assert np.array_equal(first(0.06, other), taken)
+    assert not first(0.02, other).any()
+    assert first(0.5, other).all()
+    assert first(0.2, None).all()
+    assert not first(0.1, None).any()
+
+
+def test_a_body_with_a_rim_of_its_own_needs_the_gentlest_opening_alone(prepared):
+    grid = prepared.grid
+    assert watershed_engine.held(grid, looking.grid_point(grid, ROW[0])) == 0
+    wide = _ball(centre=(20, 22, 33), radius=13)
+    wide.array[17:24, 19:26, 4:24] = 120.0  # a stem of it, thin enough to be another structure
+    assert watershed_engine.held(watershed_engine.grids.build(wide), (20, 22, 8)) > 0
 
 
 def test_the_chooser_learns_which_engine_to_believe():

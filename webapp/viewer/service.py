@@ -457,6 +457,8 @@ class SegmentService:
 
 
 def _load_engine() -> None:
+    from core_models.segmentation import measure  # noqa: F401  (what follows an answer too)
+    from core_models.segmentation.naming import labels  # noqa: F401
     from core_models.segmentation.voxels import flooding, native
 
     flooding.ready()

@@ -193,7 +193,7 @@ def suggest(volume: Volume, mask: Mask, atlas: Atlas | None = None) -> Suggestio
 def believed(volume: Volume, mask: Mask, atlas: Atlas | None = None) -> tuple[dict[str, float], Atlas]:
     """What `Atlas.belief` says of a CT segment, empty where nothing can be measured, and the atlas.  Raises as
     `suggest`."""
-    from core_models.segmentation.naming import atlas as module
+    from core_models.segmentation.naming import atlas as module  # scipy is not loaded before a segment is named
 
     known = atlas or module.shipped()
     traits = module.traits(volume, mask)
