@@ -273,12 +273,7 @@ class Drafter:
                 written = yield from pen.again(TRY_AT)
                 another = self._statement(plan, written.line, len(out) + 1)
                 statement = statement if another is None else replace(another, rewritten=first.text)
-            if (
-                statement is not None
-                and statement.support == "contradicted"
-                and whole
-                and f.is_normal(_words(statement))
-            ):
+            if statement is not None and whole and _falsely_normal(statement):
                 left_out.append(statement)
                 yield from pen.take_back()
                 continue
@@ -314,8 +309,7 @@ class Drafter:
         if not complete:
             warnings.append(f"The draft reached its limit of {decoding.MAX_TOKENS} tokens and ends there.")
         if left_out:
-            said = " ".join(dict.fromkeys(f"“{s.text}” ({s.note.partition(' ')[0]})" for s in left_out))
-            warnings.append(f"Left out, since a card says otherwise: {said}.")
+            warnings.append(_named(left_out))
         missing = [plan.read[k - 1].id for k in form.unstated()] if plan.job.steps else []
         if missing:
             warnings.append(f"Not written about: {', '.join(missing)}.")
@@ -393,6 +387,17 @@ class Drafter:
 
 def _words(statement: Statement) -> str:
     return statement.template or statement.text
+
+
+def _falsely_normal(statement: Statement) -> bool:
+    """Whether it calls normal what a card says is not."""
+    return statement.support == "contradicted" and f.is_normal(_words(statement))
+
+
+def _named(left_out: Sequence[Statement]) -> str:
+    """The warning that says which sentences were left out, and which card says otherwise."""
+    said = " ".join(dict.fromkeys(f"“{s.text}” ({s.note.partition(' ')[0]})" for s in left_out))
+    return f"Left out, since a card says otherwise: {said}."
 
 
 def _same(statement: Statement, other: Statement) -> bool:

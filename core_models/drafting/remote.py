@@ -284,6 +284,7 @@ class _Writing:
     client: Any
     cancelled: Callable[[], bool]
     out: list[Statement] = field(default_factory=list)
+    left_out: list[Statement] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)  # that the server is shown when it is asked for one more
     malformed: int = 0
     repeated: int = 0
@@ -355,11 +356,14 @@ class Remote(Drafter):
             warnings.append(f"{writing.repeated} repeated line(s) were left out.")
         if not complete:
             warnings.append(f"The draft reached its limit of {decoding.MAX_TOKENS} tokens and ends there.")
+        if writing.left_out:
+            warnings.append(drafter._named(writing.left_out))
         if plan.job.steps and (missing := [plan.read[k - 1].id for k in form.unstated()]):
             warnings.append(f"Not written about: {', '.join(missing)}.")
         ordered = tuple(sorted(writing.out, key=lambda s: s.section == "impression"))
         seconds = round(time.monotonic() - began, 2)
-        yield Done(Draft(ordered, plan.info, plan.unseen, complete, seconds, writing.tokens, tuple(warnings)))
+        draft = Draft(ordered, plan.info, plan.unseen, complete, seconds, writing.tokens, tuple(warnings))
+        yield Done(replace(draft, left_out=tuple(writing.left_out)))
 
     def _lines(self, writing: _Writing) -> Generator[DraftEvent, None, bool]:
         """All statements of a report; whether the model came to its end."""
@@ -443,6 +447,9 @@ class Remote(Drafter):
             second = self._statement(plan, again, number) if again and self._parsed(form, again) else None
             if second is not None:
                 statement, line = replace(second, rewritten=statement.text), again
+        if drafter._falsely_normal(statement) and form.rests_on_the_whole(ids):
+            writing.left_out.append(statement)
+            return
         if any(drafter._same(statement, s) for s in writing.out):
             writing.repeated += 1
             return

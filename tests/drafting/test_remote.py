@@ -270,6 +270,16 @@ def test_a_line_that_fails_twice_stands_marked_and_its_card_in_its_own_words(fak
     assert done.complete
 
 
+def test_what_is_called_normal_where_a_card_says_otherwise_is_left_out_and_named(fake: Fake) -> None:
+    wrong = "F E3 heart normal: The heart is normal in size.\n"
+    done = draft(fake, ENLARGED + FLUID + wrong + CLEAR + LIVER, wrong)
+    assert [s.text for s in done.left_out] == ["The heart is normal in size."]
+    assert "The heart is normal in size." not in [s.text for s in done.statements]
+    assert {s.support for s in done.statements} == {"supported"}
+    assert done.warnings == ("Left out, since a card says otherwise: “The heart is normal in size.” (E2).",)
+    assert len(fake.asked) == 2
+
+
 def test_a_card_that_was_left_out_is_asked_for_once(fake: Fake) -> None:
     done = draft(fake, ENLARGED + FLUID + CLEAR + SUMMARY, LIVER)
     assert [s.section for s in done.statements] == ["findings"] * 4 + ["impression"]
