@@ -64,11 +64,12 @@ ENGINES: tuple[EngineRow, ...] = (
         needs=("torch", "safetensors", "SimpleITK", "skimage", "edt", "numba", "scipy"),
         # Of a whole lung or kidney on CT one click of the watershed gives nearly all, one of this engine does not
         # (assets/segmentation/README.md has the figures), though it is ahead on the mean of all structures.
-        leads=("MR", "CR", "DX", "RG"),
+        # A picture or a NIfTI without HU names no modality: it is OT, and a radiograph or an MR as a rule.
+        leads=("MR", "CR", "DX", "RG", "OT", "SC", "XC"),
     ),
     EngineRow(
         name="watershed",
-        version="2",
+        version="3",
         task="clicks → one structure, by tissue window and marker watershed",
         licence="Apache-2.0 (no weights)",
         cost="2 CPU cores, 1-2 s per scan, 0.05-0.4 s per click, under 500 MB",

@@ -12,6 +12,7 @@ from core_models.segmentation import registry, watershed_engine
 from core_models.segmentation.clicks import choice, click_net, looking, train_choice, train_clicks
 from core_models.segmentation.clicks.click_engine import ClickEngine
 from core_models.segmentation.engine import Box, Click, Mask, Scribble
+from core_models.segmentation.voxels import morphology
 from core_models.study.volume import Volume
 
 
@@ -108,7 +109,8 @@ def test_thin_scans_and_pictures_are_answered(engine, shape):
     assert engine.segment(engine.prepare(volume), (Click(middle),)).mask.full()[middle[::-1]]
 
 
-def test_in_a_radiograph_a_first_click_takes_the_smallest_structure_under_it(folder):
+@pytest.mark.parametrize("modality", ["DX", "OT"])
+def test_in_a_radiograph_a_first_click_takes_the_smallest_structure_under_it(folder, modality):
     lung, clavicle = np.zeros((1, 200, 160), bool), np.zeros((1, 200, 160), bool)
     lung[0, 20:180, 20:80] = True
     clavicle[0, 30:45, 10:90] = True
@@ -116,7 +118,7 @@ def test_in_a_radiograph_a_first_click_takes_the_smallest_structure_under_it(fol
         Structure(name, Mask.from_full(m), 0.9) for name, m in (("right lung", lung), ("clavicle", clavicle))
     )
     engine = ClickEngine(folder, anatomy=lambda volume: structures)
-    prepared = engine.prepare(Volume(np.zeros((1, 200, 160), np.uint8), np.eye(4), "DX", "1", False))
+    prepared = engine.prepare(Volume(np.zeros((1, 200, 160), np.uint8), np.eye(4), modality, "1", False))
     assert np.mean(engine.segment(prepared, (Click((50, 100, 0)),)).mask.full() != lung) < 0.01
     assert np.mean(engine.segment(prepared, (Click((50, 37, 0)),)).mask.full() != clavicle) < 0.01
     of_ct = engine.prepare(Volume(np.zeros((1, 200, 160), np.uint8), np.eye(4), "CT", "1", False))
@@ -166,7 +168,7 @@ def test_an_answer_is_the_same_in_any_box():
     for box in ((slice(0, 4), slice(3, 9), slice(2, 7)), (slice(6, 8), slice(0, 9), slice(0, 10))):
         assert np.array_equal(answer.within(box), whole[box])
     other = (slice(4, 8), slice(0, 2), slice(3, 10))
-    assert looking.joined([answer.box, other]) == (slice(2, 8), slice(0, 5), slice(0, 10))
+    assert morphology.joined([answer.box, other]) == (slice(2, 8), slice(0, 5), slice(0, 10))
 
 
 def test_a_first_answer_takes_what_is_likely_more_so_where_the_classical_engine_agrees(prepared):
@@ -223,7 +225,7 @@ def test_the_chooser_learns_which_engine_to_believe():
 
 
 @pytest.mark.parametrize(
-    ("modality", "name"), [("CT", "watershed"), ("MR", "click"), ("DX", "click"), ("OT", "watershed")]
+    ("modality", "name"), [("CT", "watershed"), ("MR", "click"), ("DX", "click"), ("OT", "click"), ("PT", "watershed")]
 )
 def test_each_modality_has_the_default_that_the_registry_says(modality, name):
     assert registry.default_for(modality).name == name

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from core_models.errors import Refused
-from core_models.segmentation.engine import Click
+from core_models.segmentation import watershed_engine
+from core_models.segmentation.engine import Click, never
 from core_models.segmentation.history import History
 from core_models.segmentation.metrics import dice
 from core_models.segmentation.watershed_engine import WatershedEngine
@@ -74,6 +75,43 @@ def test_undo_and_redo_equal_a_fresh_answer(touching):
     again = ENGINE.segment(prepared, back.redo().redo().done)
     assert np.array_equal(again.mask.full(), before.mask.full())
     assert again.confidence == before.confidence
+
+
+def test_a_click_that_adds_takes_nothing_away_nor_the_other_way_round(touching):
+    _, prepared, _, _ = touching
+    row = [Click((35, 55, 25)), Click((75, 55, 25), False), Click((55, 40, 25)), Click((30, 60, 20), False)]
+    row += [Click((75, 60, 25)), Click((60, 55, 30), False)]
+    whole = []
+    for n in range(1, len(row) + 1):
+        mask, box = watershed_engine._in_turn(prepared, tuple(row[:n]), never)
+        whole.append(np.zeros(prepared.shape, bool))
+        whole[-1][box] = mask
+    for click, old, new in zip(row[1:], whole, whole[1:], strict=False):
+        less, more = (old, new) if click.positive else (new, old)
+        assert not (less & ~more).any(), click
+        assert new[prepared.from_native(click.index[::-1])] == click.positive
+    assert len({m.tobytes() for m in whole}) > 3, "most of these clicks change something"
+
+
+@pytest.mark.parametrize(
+    ("signs", "whole"),
+    [("+", "###........."), ("-", "............"), ("+-", "....##......")],
+    ids=["what adds keeps the old", "what removes adds nothing", "both begin anew"],
+)
+def test_only_parts_with_a_click_that_adds_are_kept_from_before(signs, whole):
+    def line(text: str) -> np.ndarray:
+        return np.array([[[c == "#" for c in text]]])
+
+    grid = ENGINE.prepare(Volume(np.zeros((1, 1, 12), np.float32), np.diag([2.0, 2.0, 2.0, 1.0]), "MR", "1"))
+    old, new = line("###...##...."), line("..##..")
+    newest = [Click((3, 0, 0), sign == "+") for sign in signs]
+    places = (slice(0, 1), slice(0, 1))
+    mask, box = watershed_engine.on_top(
+        grid, (old, (*places, slice(0, 12))), (new, (*places, slice(2, 8))), [Click((0, 0, 0)), *newest], newest
+    )
+    full = np.zeros(grid.shape, bool)
+    full[box] = mask
+    assert np.array_equal(full, line(whole))
 
 
 def test_a_flipped_scan_gives_the_flipped_mask(touching):

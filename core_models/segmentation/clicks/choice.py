@@ -13,16 +13,17 @@ from safetensors.numpy import load_file
 
 from core_models.errors import ModelMissing
 from core_models.segmentation import watershed_engine
-from core_models.segmentation.clicks.looking import Answer, grid_point, joined
+from core_models.segmentation.clicks.looking import Answer, grid_point
 from core_models.segmentation.engine import Click
 from core_models.segmentation.metrics import dice
 from core_models.segmentation.voxels.grid import Grid
-from core_models.segmentation.voxels.morphology import Box, distance
+from core_models.segmentation.voxels.morphology import Box, distance, joined
 
 OPENED = watershed_engine.LEAKED + 1
 FEATURES, HOUNSFIELD, KEPT_BY_OTHER = 20 + OPENED, 12, 16
 KEEPS = 0.5  # Dice with the answer before that a later classical answer must have
 FILE = "choice.safetensors"
+ENDLESS = 1e3  # mm
 UNSURE = (0.25, 0.75)  # probabilities between which the network does not know
 LARGE = 0.08  # a largest unsure region below this share of the answer is no place for a click
 
@@ -63,6 +64,7 @@ def features(grid: Grid, click: Click, before: Answer | None, learned: Answer, o
     )
     near = depth[around]
     ball = max(float(near.max()) if near.size else 0.0, min(grid.spacing))
+    ball = min(ball, ENDLESS)  # what fills the whole grid has no surface
     value = float(grid.smooth[point])
     unsure = np.count_nonzero((probability > UNSURE[0]) & (probability < UNSURE[1]))
     mass = float(probability.sum())

@@ -33,7 +33,7 @@ from core_models.segmentation.voxels.morphology import bounds
 from core_models.study.volume import Volume
 
 FOLDER = Path(__file__).resolve().parents[3] / "assets" / "segmentation"
-RADIOGRAPHS = frozenset({"CR", "DX", "RG"})
+RADIOGRAPHS = frozenset({"CR", "DX", "RG", "OT", "SC", "XC"})  # a picture may be one: the model's own gate decides
 KEPT = 64  # answers in memory for each scan
 
 

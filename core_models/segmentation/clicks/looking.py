@@ -25,6 +25,7 @@ from core_models.segmentation.voxels.morphology import (
     ball,
     bounds,
     distance,
+    joined,
     shifted,
 )
 from core_models.segmentation.watershed_engine import CANCELLED
@@ -76,11 +77,6 @@ class Answer:
             )
             out[here] = self.inside[there]
         return out
-
-
-def joined(boxes: Sequence[Box]) -> Box:
-    """The smallest box that holds them all."""
-    return tuple(slice(min(s.start for s in own), max(s.stop for s in own)) for own in zip(*boxes, strict=True))  # type: ignore[return-value]
 
 
 def levels(grid: Grid) -> tuple[Level, Level]:

@@ -41,6 +41,7 @@ class Grid:
         factor: (z, y, x) native voxels per grid voxel, each at least 1.
         hounsfield: whether values are HU, so that air and bone may be told by value.
         cache: per-click intermediate results; a pure memo, it never changes an answer.
+        answers: what the watershed answered to the first prompts of a row; a pure memo as well.
     """
 
     volume: Volume
@@ -50,6 +51,7 @@ class Grid:
     factor: tuple[float, float, float]
     hounsfield: bool
     cache: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    answers: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -5,6 +5,8 @@ All points are grid (z, y, x); all lengths are nominal mm (see grid.py); a box i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import edt as euclidean
 import numpy as np
 
@@ -113,6 +115,11 @@ def bounds(mask: np.ndarray, points: list[Point], margin: float, spacing: Spacin
         pad = int(np.ceil(margin / spacing[axis]))
         box.append(slice(max(0, min(ends) - pad), min(mask.shape[axis], max(ends) + pad + 1)))
     return tuple(box)  # type: ignore[return-value]
+
+
+def joined(boxes: Sequence[Box]) -> Box:
+    """The smallest box that holds them all."""
+    return tuple(slice(min(s.start for s in own), max(s.stop for s in own)) for own in zip(*boxes, strict=True))  # type: ignore[return-value]
 
 
 def shifted(points: list[Point], box: Box) -> list[Point]:
