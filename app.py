@@ -94,6 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, help="where the weights go; default: the shipped ones in assets/")
     train.add_argument("--config", type=Path, metavar="FILE", help="another recipe of encoder or segmenter (TOML)")
     train.add_argument("--data", type=Path, metavar="DIR", help="folder of images; default: READING_ROOM_DATA")
+    train.add_argument(
+        "--from", dest="start", type=Path, metavar="DIR", help="segmenter: weights to go on from, where others began"
+    )
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     train.add_argument(
         "--from-store", action="store_true", help="adapter: learn from the reports signed here; in use if better"
@@ -265,6 +268,7 @@ def _train_segmenter(settings: Settings, options: Options) -> None:
         options.out or train_clicks.FOLDER,
         settings.home / "training" / "segmenter",
         options.config,
+        start=options.start,
         resume=options.resume,
         threads=settings.threads,
         say=_bar("scans"),

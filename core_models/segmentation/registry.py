@@ -55,7 +55,7 @@ class EngineRow:
 ENGINES: tuple[EngineRow, ...] = (
     EngineRow(
         name="click",
-        version="2",
+        version="3",
         task="prompts → one structure, by a small network and the watershed together",
         licence="Apache-2.0; the weights on the terms of their training data (assets/segmentation/README.md)",
         cost="2 CPU cores, 1-2 s per scan, 0.1-0.5 s per click, under 800 MB",

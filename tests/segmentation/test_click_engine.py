@@ -1,6 +1,7 @@
 """The learned engine with tiny random weights: what holds whatever the weights are."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -180,15 +181,19 @@ def test_a_first_answer_takes_what_is_likely_more_so_where_the_classical_engine_
     taken[z - 2 : z + 3, y - 2 : y + 3, x - 2 : x + 3] = True
     other = looking.Answer(box, taken.astype(np.float16), 0.5, "watershed")
 
-    def first(probability: float, classical: looking.Answer | None) -> np.ndarray:
+    def first(probability: float, classical: looking.Answer | None, hounsfield: bool = True) -> np.ndarray:
         answer = looking.Answer(box, np.full(grid.shape, probability, np.float16), 0.5, "network")
-        return looking.first(grid, ROW[:1], answer, classical).full(grid.shape) > 0.5
+        own = replace(grid, hounsfield=hounsfield)
+        return looking.first(own, ROW[:1], answer, classical).full(grid.shape) > 0.5
 
     assert np.array_equal(first(0.06, other), taken)
     assert not first(0.02, other).any()
     assert first(0.5, other).all()
-    assert first(0.2, None).all()
-    assert not first(0.1, None).any()
+    assert first(0.1, None).all()
+    assert not first(0.05, None).any()
+    for classical in (other, None):
+        assert first(0.3, classical, hounsfield=False).all()
+        assert not first(0.2, classical, hounsfield=False).any()
 
 
 def test_a_body_with_a_rim_of_its_own_needs_the_gentlest_opening_alone(prepared):
@@ -197,6 +202,41 @@ def test_a_body_with_a_rim_of_its_own_needs_the_gentlest_opening_alone(prepared)
     wide = _ball(centre=(20, 22, 33), radius=13)
     wide.array[17:24, 19:26, 4:24] = 120.0  # a stem of it, thin enough to be another structure
     assert watershed_engine.held(watershed_engine.grids.build(wide), (20, 22, 8)) > 0
+
+
+def test_the_classical_answer_keeps_what_the_network_gave(prepared):
+    """A click that adds takes nothing from an answer, whoever gave it, and one that removes adds nothing to it."""
+    grid = prepared.grid
+    box = tuple(slice(0, n) for n in grid.shape)
+    there = np.zeros(grid.shape, bool)
+    there[18:23, 18:23, 10:30] = True  # half in the ball, half beside it
+    before = looking.Answer(box, there.astype(np.float16), 0.5, "network")
+    alone, adds = (choice.classical(grid, ROW[:2], ROW[1:2], b).full(grid.shape) > 0.5 for b in (None, before))
+    assert (there & ~alone).any()
+    assert np.array_equal(adds, there | alone)
+    removes = choice.classical(grid, ROW, ROW[2:], before).full(grid.shape) > 0.5
+    assert removes.any()
+    assert not (removes & ~there).any()
+
+
+def test_a_large_organ_counts_more_in_the_choice_than_a_rib():
+    organ, rib, small_organ = (train_choice._weight(*row) for row in ((5, 1.6e6), (92, 1e4), (1, 1e4)))
+    assert organ > small_organ == 4 * rib
+    rows = []
+    for n in range(40):  # the same features: what is right for the organ is wrong for the ribs
+        features = np.zeros(choice.FEATURES, np.float32)
+        features[choice.HOUNSFIELD] = 1
+        of_organ = n % 4 == 0
+        learned = 0.4 if of_organ else 0.6
+        rows += [
+            train_choice.Pair(f"a {n}", later, False, features, learned, 0.5, organ if of_organ else rib)
+            for later in (False, True)
+        ]
+    chooser, figures = train_choice.fit(rows)
+    assert chooser.gain(rows[0].features, False) < 0
+    for told in figures.values():
+        assert told["chosen"] == told["classical"] == 0.5 < told["network"]
+        assert told["weighted"]["chosen"] > told["weighted"]["network"]
 
 
 def test_the_chooser_learns_which_engine_to_believe():

@@ -34,6 +34,24 @@ def test_an_answer_has_the_size_of_its_cube(shape):
     assert expected.shape == (1,)
 
 
+def test_a_picture_is_answered_as_the_middle_of_a_slab_without_end():
+    """Kernels summed along z over one slice give what they give in the midst of very many equal slices."""
+    torch.manual_seed(0)
+    net = ClickNet(TINY).eval()
+    for block in net.modules():  # the ends of a slab are in its statistics, and an endless one has none
+        if isinstance(block, click_net._Block):
+            block[1] = torch.nn.Identity()
+    picture, cues = torch.randn(1, 2, 1, 24, 24), torch.rand(1, click_net.CUES, 1, 12, 12)
+    answers = []
+    with torch.inference_mode():
+        for depth in (2, 96):
+            features, _ = net.encode(picture.expand(-1, -1, depth, -1, -1))
+            logits, _ = net.decode(features, cues.expand(-1, -1, depth // 2, -1, -1))
+            answers.append(logits[0, 0, depth // 2 - depth // 2 % 2 :][:2])
+    assert torch.allclose(*answers, rtol=1e-4, atol=1e-6)
+    assert answers[0].std() > 1e-4
+
+
 @pytest.mark.parametrize("shape", [(48, 48, 48), click_net.FLAT])
 def test_bfloat16_gives_the_same_answer(shape):
     """The processor decides which arithmetic is used; nobody should see which."""
@@ -155,7 +173,7 @@ def small(monkeypatch):
 
 def test_training_learns(small, scans, tmp_path):
     recipe = train_clicks.Recipe(steps=50, warm=5, width=8, rate=1e-2)
-    trained, _ = train_clicks.train(scans, recipe, tmp_path, False, lambda _: None)
+    trained = train_clicks.train(scans, recipe, tmp_path, False, lambda _: None).net
     fresh = ClickNet(trained.config)
     before, after = (np.mean([_loss_of(net, scans, step) for step in range(200, 212)]) for net in (fresh, trained))
     assert after < 0.85 * before
@@ -164,14 +182,28 @@ def test_training_learns(small, scans, tmp_path):
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(small, scans, tmp_path):
     recipe = train_clicks.Recipe(steps=8, warm=2, width=8)
     said = []
-    whole, _ = train_clicks.train(scans, recipe, tmp_path / "whole", False, said.append)
+    whole = train_clicks.train(scans, recipe, tmp_path / "whole", False, said.append).net
     stopped = tmp_path / "stopped"
     _stop_after(scans, recipe, stopped, 4)
-    resumed, _ = train_clicks.train(scans, recipe, stopped, True, said.append)
+    resumed = train_clicks.train(scans, recipe, stopped, True, said.append).net
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
     with pytest.raises(Refused, match="another recipe"):
         train_clicks.train(scans, train_clicks.Recipe(steps=31, width=8), stopped, True, said.append)
+
+
+def test_training_goes_on_from_other_weights(small, scans, tmp_path):
+    torch.manual_seed(1)
+    first = ClickNet(Config(width=8))
+    recipe = train_clicks.Recipe(steps=2, warm=1000, width=8)
+    trained = train_clicks.train(scans, recipe, tmp_path, False, lambda _: None, first)
+    pairs = zip(first.parameters(), trained.net.parameters(), strict=True)
+    apart = max(float((a - b).detach().abs().max()) for a, b in pairs)
+    assert 0 < apart < 0.01, "two steps at a low rate do not lead far from where it began"
+    assert trained.seconds > 0
+    resumed = train_clicks.train(scans, recipe, tmp_path, True, lambda _: None, first)
+    assert resumed.seconds >= trained.seconds > resumed.seconds - 1, "no step was left: it took what it had taken"
+    assert resumed.loss == trained.loss
 
 
 def _loss_of(net: ClickNet, scans, step: int) -> float:

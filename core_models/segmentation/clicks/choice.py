@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +14,13 @@ from safetensors.numpy import load_file
 from core_models.errors import ModelMissing
 from core_models.segmentation import watershed_engine
 from core_models.segmentation.clicks.looking import Answer, grid_point
-from core_models.segmentation.engine import Click
+from core_models.segmentation.engine import Click, never
 from core_models.segmentation.metrics import dice
 from core_models.segmentation.voxels.grid import Grid
-from core_models.segmentation.voxels.morphology import Box, distance, joined
+from core_models.segmentation.voxels.morphology import distance, joined
 
 OPENED = watershed_engine.LEAKED + 1
-FEATURES, HOUNSFIELD, KEPT_BY_OTHER = 20 + OPENED, 12, 16
-KEEPS = 0.5  # Dice with the answer before that a later classical answer must have
+FEATURES, HOUNSFIELD = 20 + OPENED, 12
 FILE = "choice.safetensors"
 ENDLESS = 1e3  # mm
 UNSURE = (0.25, 0.75)  # probabilities between which the network does not know
@@ -38,8 +37,21 @@ def heeded(grid: Grid, answer: Answer, clicks: Sequence[Click]) -> float:
     return right / len(clicks)
 
 
-def classical(grid: Grid, mask: np.ndarray, box: Box) -> Answer:
-    """The classical engine's mask as an answer."""
+def classical(
+    grid: Grid,
+    clicks: Sequence[Click],
+    newest: Sequence[Click],
+    before: Answer | None,
+    cancelled: Callable[[], bool] = never,
+) -> Answer:
+    """What the classical engine makes of all clicks, on top of the answer to those before the `newest`.
+
+    Raises:
+        Cancelled.
+    """
+    mask, box = watershed_engine.coarse(grid, list(clicks), cancelled)
+    if before is not None:
+        mask, box = watershed_engine.on_top(grid, (before.mask, before.box), (mask, box), clicks, newest)
     return Answer(box, mask.astype(np.float16), watershed_engine.confidence(grid, mask, box), "watershed")
 
 
@@ -124,8 +136,6 @@ def better(
     if not learned.mask.any() or not other.mask.any():
         return learned if learned.mask.any() else other
     row = features(grid, clicks[-1], before, learned, other)
-    if before is not None and row[KEPT_BY_OTHER] < KEEPS:
-        return learned  # a classical answer that begins anew would lose what earlier clicks gave
     return learned if chooser.gain(row, before is not None) > 0 else other
 
 

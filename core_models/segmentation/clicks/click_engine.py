@@ -75,7 +75,7 @@ class ClickEngine:
     """
 
     name = "click"
-    version = "2"
+    version = "3"
     licence = "Apache-2.0; the weights on the terms of their training data (assets/segmentation/README.md)"
 
     def __init__(self, folder: Path = FOLDER, anatomy: Callable[[Volume], tuple[Structure, ...]] | None = None) -> None:
@@ -151,8 +151,7 @@ class ClickEngine:
             answer = looking.look(prepared.grid, prepared.pyramid, _net(self.folder), clicks, newest, before, cancelled)
             other = None
             if not prepared.structures:
-                mask, box = watershed_engine.coarse(prepared.grid, clicks, cancelled)
-                other = choice.classical(prepared.grid, mask, box)
+                other = choice.classical(prepared.grid, clicks, clicks[-newest:], before, cancelled)
             if before is None:
                 answer = looking.first(prepared.grid, clicks, answer, other)
             if other is not None:

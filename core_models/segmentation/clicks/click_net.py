@@ -12,6 +12,7 @@ a second.  All lengths are nominal mm of the grid (see grid.py).
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -29,7 +30,7 @@ from core_models.segmentation.clicks.tissue_maps import MAPS, maps
 from core_models.segmentation.voxels.grid import RELATIVE_RANGE
 
 SIDE = 48  # voxels along a cube
-FLAT = (8, 96, 96)  # a picture is a slab of equal slices
+FLAT = (2, 96, 96)  # a picture: two equal slices, which stand for equal ones without end
 CUES = 8 + MAPS
 TIGHT, BROAD = 1.0, 4.0  # voxels of the half-size cube: widths of a click as the decoder sees it
 SOFT = (50.0, 125.0)  # HU: centre and scale of the soft-tissue channel
@@ -46,10 +47,19 @@ class Config:
     embedding: int = 16
 
 
+class _Convolution(nn.Conv3d):
+    """3 × 3 × 3; over one slice as over equal slices without end, which the kernel's sum along z does in the plane."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[2] > 1:
+            return super().forward(x)
+        return functional.conv2d(x[:, :, 0], self.weight.sum(2), self.bias, self.stride[1:], 1)[:, :, None]
+
+
 class _Block(nn.Sequential):
     def __init__(self, inside: int, outside: int, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv3d(inside, outside, 3, stride=stride, padding=1, bias=False),
+            _Convolution(inside, outside, 3, stride=stride, padding=1, bias=False),
             nn.GroupNorm(8, outside),
             nn.SiLU(inplace=True),
         )
@@ -287,6 +297,11 @@ def load(folder: Path) -> ClickNet:
         ) from error
     net.bfloat16 = has_bfloat16()
     return net.eval()
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of the weights in a folder."""
+    return hashlib.sha256((folder / "click_net.safetensors").read_bytes()).hexdigest()
 
 
 def saved_config(config: Config) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +23,13 @@ from core_models.segmentation.clicks.click_samples import Sample, Sampler, Sourc
 
 Log = Callable[[str], None]
 FOLDER = Path(__file__).resolve().parents[3] / "assets" / "segmentation"
-ROUNDS = (0.4, 0.35, 0.25)  # how often a cube is trained on its first, second and third answer
+ROUNDS = (0.35, 0.25, 0.2, 0.1, 0.1)  # how often a cube is trained on its first, second, ... answer
 SPOILT = 0.25  # of later answers start from one that no network gave
 FORGOTTEN = 0.15  # of later answers do not see the earlier clicks: they lie outside the cube
 SMOOTH = 0.998  # of the running mean of the weights, which is what is kept
 CLIP = 5.0
-# Layers have a half to an eighth of a cube's side; where one is two voxels deep, the bfloat16 gradient of its kernel is
-# garbage (oneDNN of torch 2.14.1).
+# Layers have a half to an eighth of a cube's side; where one is two or three voxels deep, the bfloat16 gradient of its
+# kernel is garbage (oneDNN of torch 2.14.1).  Pictures are one voxel deep, and planes to it.
 DEEP_ENOUGH = 24
 EVERY = 200  # steps between checkpoints
 
@@ -41,6 +40,7 @@ class Recipe:
 
     Attributes:
         steps: cubes, each with up to four targets.
+        start: SHA-256 of the weights that it goes on from; "" for none, then the width is `width`.
         rate: peak learning rate, after `warm` steps, then falling by a cosine to a fiftieth.
         limit: cases of one cohort, for a quick look; 0 for all.
     """
@@ -52,6 +52,7 @@ class Recipe:
     seed: int = 0
     width: int = 24
     limit: int = 0
+    start: str = ""
 
 
 def recipe_from(path: Path | None) -> Recipe:
@@ -75,6 +76,7 @@ def run(
     work: Path,
     config: Path | None,
     *,
+    start: Path | None = None,
     resume: bool,
     threads: int,
     say: Callable[[int, int, str], None],
@@ -85,15 +87,20 @@ def run(
     Args:
         data: the folder of cohorts; `demo`: the demo CT and its labels, where they were fetched.
         work: folder of the checkpoint.
+        start: a folder of weights to go on from, with a fresh optimiser.
 
     Raises:
+        ModelMissing: no weights in `start`.
         Refused: nothing to train on, a recipe or checkpoint that does not fit, or a loss that is not finite.
     """
     recipe = recipe_from(config)
+    first = None if start is None else click_net.load(start)
+    if first is not None:
+        recipe = replace(recipe, start=click_net.digest(start), width=first.config.width)
     torch.set_num_threads(threads)
     scans = sources(data, demo, recipe.limit, say)
-    began = time.monotonic()
-    net, loss = train(scans, recipe, work, resume, log)
+    trained = train(scans, recipe, work, resume, log, first)
+    net = trained.net
     counts: dict[str, int] = {}
     for scan in scans:
         counts[scan.cohort] = counts.get(scan.cohort, 0) + 1
@@ -101,8 +108,8 @@ def run(
         "recipe": asdict(recipe),
         "scans": counts,
         "parameters": click_net.parameters(net),
-        "loss": round(loss, 4),
-        "seconds_of_this_run": round(time.monotonic() - began),
+        "loss": round(trained.loss, 4),
+        "seconds": round(trained.seconds),
         "threads": threads,
         "arithmetic": "bfloat16, float32 for pictures" if net.bfloat16 else "float32",
     }
@@ -139,17 +146,31 @@ def sources(
     return found
 
 
-def train(scans: Sequence[Source], recipe: Recipe, work: Path, resume: bool, log: Log) -> tuple[ClickNet, float]:
-    """Train, or go on; returns the network of averaged weights and the last tenth's mean loss.
+@dataclass(frozen=True)
+class Trained:
+    """The network of averaged weights, the last tenth's mean loss, and what the steps took, stopped runs included."""
+
+    net: ClickNet
+    loss: float
+    seconds: float
+
+
+def train(
+    scans: Sequence[Source], recipe: Recipe, work: Path, resume: bool, log: Log, first: ClickNet | None = None
+) -> Trained:
+    """Train, or go on.
 
     Args:
         work: folder of the checkpoint.
+        first: what to begin with, of the recipe's width; random weights where none is given.
 
     Raises:
         Refused: a loss that is not finite, or a checkpoint of another recipe.
     """
     torch.manual_seed(recipe.seed)
     net = ClickNet(Config(width=recipe.width)).train()
+    if first is not None:
+        net.load_state_dict(first.state_dict())
     short = click_net.has_bfloat16()
     mean = ClickNet(net.config).eval()
     mean.bfloat16 = short
@@ -157,7 +178,7 @@ def train(scans: Sequence[Source], recipe: Recipe, work: Path, resume: bool, log
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
     sampler = Sampler(scans, recipe.seed)
     work.mkdir(parents=True, exist_ok=True)
-    start, losses = _resumed(work, recipe, net, mean, optimiser) if resume else (0, [])
+    start, losses, before = _resumed(work, recipe, net, mean, optimiser) if resume else (0, [], 0.0)
     scores: list[tuple[int, float]] = []
     began = time.monotonic()
     for step, sample in enumerate(sampler.rows(start, recipe.steps), start):
@@ -179,14 +200,15 @@ def train(scans: Sequence[Source], recipe: Recipe, work: Path, resume: bool, log
         losses.append(float(loss.detach()))
         scores.append((rounds, score))
         if (step + 1) % 50 == 0:
-            by = [np.mean([s for r, s in scores[-200:] if r == n] or [np.nan]) for n in (1, 2, 3)]
+            by = [np.mean([s for r, s in scores[-400:] if r == n + 1] or [np.nan]) for n in range(len(ROUNDS))]
             log(
-                f"step {step + 1}/{recipe.steps} loss {np.mean(losses[-50:]):.3f} dice at 1, 2, 3 clicks "
-                f"{by[0]:.3f} {by[1]:.3f} {by[2]:.3f} {(time.monotonic() - began) / (step + 1 - start):.2f} s/step"
+                f"step {step + 1}/{recipe.steps} loss {np.mean(losses[-50:]):.3f} dice by click "
+                f"{' '.join(f'{d:.3f}' for d in by)} {(time.monotonic() - began) / (step + 1 - start):.2f} s/step"
             )
         if (step + 1) % EVERY == 0 or step + 1 == recipe.steps:
-            _keep(work, recipe, step + 1, net, mean, optimiser, losses)
-    return mean, float(np.mean(losses[-max(1, recipe.steps // 10) :]))
+            seconds = before + time.monotonic() - began
+            _keep(work, recipe, step + 1, net, mean, optimiser, losses, seconds)
+    return Trained(mean, float(np.mean(losses[-max(1, recipe.steps // 10) :])), before + time.monotonic() - began)
 
 
 def _schedule(step: int, recipe: Recipe) -> float:
@@ -270,6 +292,7 @@ def _keep(
     mean: ClickNet,
     optimiser: torch.optim.Optimizer,
     losses: list[float],
+    seconds: float,
 ) -> None:
     """A checkpoint, replaced whole."""
     state = {f"net.{k}": v for k, v in net.state_dict().items()} | {
@@ -281,6 +304,7 @@ def _keep(
     facts = {
         "recipe": json.dumps(asdict(recipe)),
         "step": str(step),
+        "seconds": str(seconds),
         "losses": json.dumps(losses[-recipe.steps // 10 :]),
     }
     save_file({k: v.detach().contiguous().clone() for k, v in state.items()}, work / "next.safetensors", facts)
@@ -289,12 +313,13 @@ def _keep(
 
 def _resumed(
     work: Path, recipe: Recipe, net: ClickNet, mean: ClickNet, optimiser: torch.optim.Optimizer
-) -> tuple[int, list[float]]:
+) -> tuple[int, list[float], float]:
+    """The step to go on at, the losses so far, and the seconds that they took."""
     from safetensors import safe_open
 
     path = work / "checkpoint.safetensors"
     if not path.is_file():
-        return 0, []
+        return 0, [], 0.0
     with safe_open(path, "pt") as stored:
         facts = stored.metadata()
     if json.loads(facts["recipe"]) != asdict(recipe):
@@ -309,7 +334,7 @@ def _resumed(
             "exp_avg": state[f"optimiser.{n}.exp_avg"],
             "exp_avg_sq": state[f"optimiser.{n}.exp_avg_sq"],
         }
-    return step, json.loads(facts["losses"])
+    return step, json.loads(facts["losses"]), float(facts["seconds"])
 
 
 def ship(net: ClickNet, facts: dict, folder: Path = FOLDER) -> str:
@@ -317,6 +342,6 @@ def ship(net: ClickNet, facts: dict, folder: Path = FOLDER) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     save_file({k: v.contiguous() for k, v in net.state_dict().items()}, folder / "click_net.safetensors")
     (folder / "config.json").write_text(click_net.saved_config(net.config))
-    digest = hashlib.sha256((folder / "click_net.safetensors").read_bytes()).hexdigest()
+    digest = click_net.digest(folder)
     (folder / "training.json").write_text(json.dumps(facts | {"sha256": digest}, indent=1) + "\n")
     return digest

@@ -48,7 +48,7 @@ where there are fewer than five patients, which tells nothing of other patients.
 **Data.** {data}
 No engine was trained on any of it, but for the example CT of TotalSegmentator: it is on the training side of engines
 with weights, so its row judges only those without. The constants of `watershed` were once chosen on the whole demo CT,
-which flatters its rows there. Those of `click` were chosen on training scans, but four forms of it were run on the demo
+which flatters its rows there. Those of `click` were chosen on training scans, but six forms of it were run on the demo
 CT, of which the last ships, and which of the two engines leads on CT was decided with those figures in sight.
 """
 
