@@ -122,6 +122,9 @@ def test_in_a_radiograph_a_first_click_takes_the_smallest_structure_under_it(fol
     prepared = engine.prepare(Volume(np.zeros((1, 200, 160), np.uint8), np.eye(4), modality, "1", False))
     assert np.mean(engine.segment(prepared, (Click((50, 100, 0)),)).mask.full() != lung) < 0.01
     assert np.mean(engine.segment(prepared, (Click((50, 37, 0)),)).mask.full() != clavicle) < 0.01
+    row = (Click((50, 100, 0)), Click((120, 100, 0)))
+    assert [engine.segment(prepared, row[:n]).label for n in (1, 2)] == ["right lung", "right lung"]
+    assert engine.segment(prepared, row[1:]).label == "", "beside what was drawn nothing has a name"
     of_ct = engine.prepare(Volume(np.zeros((1, 200, 160), np.uint8), np.eye(4), "CT", "1", False))
     assert not of_ct.structures
 

@@ -249,5 +249,8 @@ def test_a_recipe_with_an_unknown_key_is_refused(tmp_path):
     path.write_text("steps = 5\nspeed = 3\n")
     with pytest.raises(Refused, match=r"recipe\.toml"):
         train_clicks.recipe_from(path)
+    path.write_text('start = "abc"\n')
+    with pytest.raises(Refused, match="--from"):
+        train_clicks.recipe_from(path)
     path.write_text("steps = 5\n")
     assert train_clicks.recipe_from(path).steps == 5

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -107,7 +107,7 @@ class ClickEngine:
             if not one.mask.empty:
                 share = grids.averaged(one.mask.full().astype(np.float32), grid.shape)
                 box = bounds(share > 0, [], 4.0, grid.spacing)
-                answer = Answer(box, share[box].astype(np.float16), one.confidence, "anatomy")
+                answer = Answer(box, share[box].astype(np.float16), one.confidence, "anatomy", one.label)
                 found.append(Drawn(one.mask, answer))
         return found
 
@@ -128,7 +128,8 @@ class ClickEngine:
         if watershed_engine.in_outer_air(grid, clicks):
             notes.append(watershed_engine.OUTER_AIR)
         # Whether another click would help was not measured: `settled` stays False.
-        return Segmentation(mask, answer.expected, len(clicks), " ".join(notes), choice.hint(grid, answer))
+        hint = choice.hint(grid, answer)
+        return Segmentation(mask, answer.expected, len(clicks), " ".join(notes), hint, label=answer.name)
 
     def _answer(self, prepared: Prepared, prompts: tuple[Prompt, ...], cancelled: Callable[[], bool]) -> Answer:
         """The answer to all prompts, built on that to all but the last."""
@@ -156,6 +157,8 @@ class ClickEngine:
                 answer = looking.first(prepared.grid, clicks, answer, other)
             if other is not None:
                 answer = choice.better(prepared.grid, clicks, before, answer, other, _chooser(self.folder))
+        if before is not None:
+            answer = replace(answer, name=before.name)
         prepared.answers[prompts] = answer
         while len(prepared.answers) > KEPT:
             prepared.answers.popitem(last=False)

@@ -52,12 +52,14 @@ class Answer:
         inside: float16 probabilities in the box.
         expected: the Dice that whoever answered expects, 0 to 1.
         author: "network", "watershed" or "anatomy" (the model of whole radiographs).
+        name: that the last of these gave what the clicks began with; "" elsewhere.
     """
 
     box: Box
     inside: np.ndarray
     expected: float
     author: str
+    name: str = ""
 
     @property
     def mask(self) -> np.ndarray:

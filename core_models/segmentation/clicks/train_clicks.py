@@ -40,7 +40,7 @@ class Recipe:
 
     Attributes:
         steps: cubes, each with up to four targets.
-        start: SHA-256 of the weights that it goes on from; "" for none, then the width is `width`.
+        start: SHA-256 of the weights that it goes on from, whose width is taken; "" for none.  No file may name it.
         rate: peak learning rate, after `warm` steps, then falling by a cosine to a fiftieth.
         limit: cases of one cohort, for a quick look; 0 for all.
     """
@@ -64,7 +64,10 @@ def recipe_from(path: Path | None) -> Recipe:
     if path is None:
         return Recipe()
     try:
-        return Recipe(**tomllib.loads(path.read_text()))
+        told = tomllib.loads(path.read_text())
+        if "start" in told:
+            raise ValueError("weights to go on from are a folder, named by --from")
+        return Recipe(**told)
     except (OSError, ValueError, TypeError) as error:
         raise Refused(f"The recipe {path.name!r} cannot be read: {error}.") from error
 
