@@ -68,7 +68,7 @@ MARROW = (50.0, 150.0)  # HU of a click that may be marrow ...
 CASE_RADIUS, CASE_BRIGHT, CASE_SHARE = 16.0, 200.0, 0.1  # ... when so much within this is so bright
 ENCASED_BELOW = 30.0
 CACHED = 8
-KEPT = 64  # answers in memory for each scan
+KEPT = 16  # answers in memory for each scan, some megabytes each
 OUTER_AIR = "The click is in the air around the patient."
 CANCELLED = "Another click came before this one was answered."
 
