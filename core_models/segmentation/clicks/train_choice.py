@@ -107,7 +107,7 @@ def _of_case(case: cohorts.Case, net: ClickNet) -> list[Pair]:
 
 
 def _weight(label: int, volume: float) -> float:
-    """Of a CT's structure of so many mm³: 1 for a millilitre, 10 for ten litres, a quarter of it for a small bone."""
+    """Of a CT's structure of so many mm³: 1 for 1 ml, 10 for 10 litres, a quarter of it for a rib or a vertebra."""
     return (volume / 1e3) ** 0.25 * (OF_BONES if label in BONES else 1.0)
 
 

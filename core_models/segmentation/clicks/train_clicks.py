@@ -28,8 +28,8 @@ SPOILT = 0.25  # of later answers start from one that no network gave
 FORGOTTEN = 0.15  # of later answers do not see the earlier clicks: they lie outside the cube
 SMOOTH = 0.998  # of the running mean of the weights, which is what is kept
 CLIP = 5.0
-# Layers have a half to an eighth of a cube's side; where one is two or three voxels deep, the bfloat16 gradient of its
-# kernel is garbage (oneDNN of torch 2.14.1).  Pictures are one voxel deep, and planes to it.
+# Layers have a half to an eighth of a cube's side; where one is two voxels deep, the bfloat16 gradient of its kernel is
+# garbage (oneDNN of torch 2.14.1).  Pictures are one voxel deep and quick in float32 too.
 DEEP_ENOUGH = 24
 EVERY = 200  # steps between checkpoints
 
