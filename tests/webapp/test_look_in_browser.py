@@ -71,6 +71,7 @@ def _states(page: Any, served: Served, study: str) -> Iterator[str]:
     page.wait_for_function("document.querySelectorAll('.rp-statements .rp-statement').length >= 3")
     # By script: a 4K screen drawn without a graphics card is not still for long enough for a real click.
     for target in (".rp-card summary", ".rp-received summary", ".rp-segment .rp-number"):
+        page.wait_for_selector(target, state="attached")
         page.evaluate("(target) => document.querySelector(target).click()", target)
     page.wait_for_selector(".rp-segment[aria-current]")
     yield "reading"
