@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from core_models.study.volume import Volume
 from tests.builders import affine, phantom
 from tests.webapp.served import Served
 from webapp.benchmarks import scan, viewer
-from webapp.benchmarks.tab import PLANES, Tab, peak_rss_mb
+from webapp.benchmarks.tab import PLANES, SAMPLE_S, Tab, peak_rss_mb
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 DRAWN = dict.fromkeys(("scroll_ms_p50", "scroll_ms_p95", "window_ms_p50", "window_ms_p95"), 1.0)
@@ -80,10 +83,22 @@ def test_a_scan_is_opened_drawn_and_weighed_in_the_browser(served: Served, brows
 
 
 def test_the_peak_is_the_most_that_was_held() -> None:
-    with peak_rss_mb(psutil.Process()) as peak:
-        before = peak[0]
-        block = np.ones(64 * 1024**2 // 8)
-        for _ in range(50):
-            block += 1
-        del block
-    assert peak[0] > before + 50
+    # A process of its own: this one may have let go of so much that what it takes anew is no growth.
+    work = "input(); a = b'x' * 2**26; print('held', flush=True); input(); del a; print('free', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", work], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        process = psutil.Process(child.pid)
+        with peak_rss_mb(process) as peak:
+            before = peak[0]
+            for said in ("held", "free"):
+                child.stdin.write("\n")
+                child.stdin.flush()
+                assert child.stdout.readline().strip() == said
+                time.sleep(5 * SAMPLE_S)
+            after = process.memory_info().rss / 1e6
+        child.communicate("\n")
+    assert peak[0] > before + 60
+    assert after < peak[0] - 60
