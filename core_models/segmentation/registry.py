@@ -62,8 +62,8 @@ ENGINES: tuple[EngineRow, ...] = (
         modalities=(),
         entry="core_models.segmentation.clicks.click_engine:ClickEngine",
         needs=("torch", "safetensors", "SimpleITK", "skimage", "edt", "numba", "scipy"),
-        # Of a whole lung or kidney on CT one click of the watershed gives nearly all, one of this engine does not
-        # (assets/segmentation/README.md has the figures), though it is ahead on the mean of all structures.
+        # On CT neither is ahead throughout (assets/segmentation/README.md has the figures): the watershed gives most of
+        # a left kidney or the cord at one click, is quicker and smaller; this engine is ahead on bones and vessels.
         # A picture or a NIfTI without HU names no modality: it is OT, and a radiograph or an MR as a rule.
         leads=("MR", "CR", "DX", "RG", "OT", "SC", "XC"),
     ),

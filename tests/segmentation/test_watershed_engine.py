@@ -93,6 +93,24 @@ def test_a_click_that_adds_takes_nothing_away_nor_the_other_way_round(touching):
     assert len({m.tobytes() for m in whole}) > 3, "most of these clicks change something"
 
 
+def test_a_long_row_is_answered_by_its_last_prompts_and_the_same_from_memory(touching, monkeypatch):
+    monkeypatch.setattr(watershed_engine, "IN_TURN", 3)
+    volume = touching[0]
+    row = [Click((35, 55, 25)), Click((75, 55, 25), False), Click((55, 40, 25)), Click((30, 60, 20), False)]
+    row += [Click((75, 60, 25)), Click((60, 55, 30), False), Click((40, 50, 22))]
+    kept = ENGINE.prepare(volume)
+    for n in range(1, len(row) + 1):
+        answered = []
+        fresh, real = ENGINE.prepare(volume), watershed_engine.coarse
+        with monkeypatch.context() as patch:
+            patch.setattr(watershed_engine, "coarse", lambda *args, r=real, a=answered: a.append(args) or r(*args))
+            mask, box = watershed_engine._in_turn(fresh, tuple(row[:n]), never)
+        assert len(answered) <= 3
+        again, there = watershed_engine._in_turn(kept, tuple(row[:n]), never)
+        assert box == there
+        assert np.array_equal(mask, again)
+
+
 @pytest.mark.parametrize(
     ("signs", "whole"),
     [("+", "###........."), ("-", "............"), ("+-", "....##......")],
