@@ -51,7 +51,15 @@ class Lasso:
     points: tuple[Index, ...]
 
 
-Prompt = Click | Scribble | Box | Lasso
+@dataclass(frozen=True)
+class Alternative:
+    """The other of two answers to the prompts before it; a second one brings the first answer back.
+
+    It says nothing of a place.  Engines that know of no other answer never see it.
+    """
+
+
+Prompt = Click | Scribble | Box | Lasso | Alternative
 
 
 @dataclass(frozen=True)
@@ -134,7 +142,8 @@ class Engine(Protocol):
 
     `prepare` does the work that depends on the volume alone and may take seconds (it is run once per series, in the
     background); `segment` is run on every prompt and must be deterministic in (prepared, prompts).  An engine that
-    knows clicks alone takes the other prompts through `prompts.as_clicks`.
+    knows clicks alone takes the other prompts through `prompts.as_clicks`.  One with an attribute `alternatives` that
+    is true has a second answer to the same prompts, and gives it where an `Alternative` comes after them.
 
     `cancelled` is asked between steps; where it answers True, `segment` raises `errors.Cancelled` and leaves
     `prepared` as it was.

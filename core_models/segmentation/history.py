@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core_models.segmentation.edits import Edit, Interpolation
-from core_models.segmentation.engine import Box, Lasso, Prompt
+from core_models.segmentation.engine import Alternative, Box, Lasso, Prompt
 
 Action = Prompt | Edit
 
 
 def begins(action: Action) -> bool:
     """Whether it says where a structure is, so that a segment may begin with it; a box and a lasso always do."""
-    if isinstance(action, Interpolation):
+    if isinstance(action, Interpolation | Alternative):
         return False
     return isinstance(action, Box | Lasso) or action.positive
 

@@ -10,7 +10,7 @@ import numpy as np
 from skimage.draw import polygon
 
 from core_models.errors import Refused
-from core_models.segmentation.engine import Box, Click, Index, Lasso, Mask, Prompt, Scribble
+from core_models.segmentation.engine import Alternative, Box, Click, Index, Lasso, Mask, Prompt, Scribble
 from core_models.segmentation.voxels.morphology import distance
 from core_models.study.volume import Volume
 
@@ -20,7 +20,7 @@ OUTSIDE = 3.0  # mm from a box or a ring to the clicks around it
 
 
 def as_clicks(volume: Volume, prompts: tuple[Prompt, ...]) -> tuple[Click, ...]:
-    """All prompts as clicks, in order.
+    """All prompts as clicks, in order; an `Alternative` is none.
 
     Raises:
         Refused: a prompt reaches outside the volume, a line has no points, or a ring encloses nothing.
@@ -34,7 +34,7 @@ def as_clicks(volume: Volume, prompts: tuple[Prompt, ...]) -> tuple[Click, ...]:
             out += [Click(p, prompt.positive) for p in thinned(volume, points)]
         elif isinstance(prompt, Lasso):
             out += _ring(volume, _checked(volume, prompt.points))
-        else:
+        elif not isinstance(prompt, Alternative):
             out += _box(volume, prompt)
     return tuple(out)
 

@@ -30,6 +30,7 @@ class EngineRow:
         entry: "module:class", imported on first use.
         needs: top-level packages that must be installed.
         leads: modalities whose default it may be; empty for all that it fits.
+        alternatives: it has a second answer to the same prompts.
     """
 
     name: str
@@ -41,6 +42,7 @@ class EngineRow:
     entry: str
     needs: tuple[str, ...]
     leads: tuple[str, ...] = ()
+    alternatives: bool = False
 
     @property
     def available(self) -> bool:
@@ -66,6 +68,7 @@ ENGINES: tuple[EngineRow, ...] = (
         # a left kidney or the cord at one click, is quicker and smaller; this engine is ahead on bones and vessels.
         # A picture or a NIfTI without HU names no modality: it is OT, and a radiograph or an MR as a rule.
         leads=("MR", "CR", "DX", "RG", "OT", "SC", "XC"),
+        alternatives=True,
     ),
     EngineRow(
         name="watershed",

@@ -127,7 +127,7 @@ class WatershedEngine:
             Refused: a click outside the volume, or no positive click.  Cancelled.
         """
         kept, notes = settle(as_clicks(prepared.volume, prompts))
-        mask, box = _in_turn(prepared, prompts, cancelled)
+        mask, box = in_turn(prepared, prompts, cancelled)
         points = [[c.index[::-1] for c in kept if c.positive is side] for side in (True, False)]
         native_mask = native.upsample(prepared, mask, box, *points)  # type: ignore[arg-type]
         native_mask = confined(prepared.volume, prompts, native_mask)
@@ -136,7 +136,7 @@ class WatershedEngine:
         return Segmentation(native_mask, confidence(prepared, mask, box), len(kept), " ".join(notes))
 
 
-def _in_turn(grid: Grid, prompts: tuple[Prompt, ...], cancelled: Callable[[], bool]) -> tuple[np.ndarray, Box]:
+def in_turn(grid: Grid, prompts: tuple[Prompt, ...], cancelled: Callable[[], bool]) -> tuple[np.ndarray, Box]:
     """All prompts, each on top of the answer to those before it; at least one click of them adds.
 
     After every `IN_TURN` prompts the next one is answered anew with all before it, and what follows builds on that.

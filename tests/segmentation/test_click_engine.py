@@ -12,7 +12,7 @@ from core_models.foundation.reading import Structure
 from core_models.segmentation import registry, watershed_engine
 from core_models.segmentation.clicks import choice, click_net, looking, train_choice, train_clicks
 from core_models.segmentation.clicks.click_engine import ClickEngine
-from core_models.segmentation.engine import Box, Click, Mask, Scribble
+from core_models.segmentation.engine import Alternative, Box, Click, Mask, Scribble
 from core_models.segmentation.voxels import morphology
 from core_models.study.volume import Volume
 
@@ -80,6 +80,63 @@ def test_a_removing_click_first_is_answered_with_the_one_that_adds(engine, prepa
     assert not mask[20, 22, 40]
     with pytest.raises(Refused, match="at least one positive"):
         engine.segment(prepared, (Click((40, 22, 20), False),))
+
+
+OTHER = Alternative()
+
+
+def test_the_other_answer_is_that_of_the_other_engine_and_a_second_one_goes_back(engine, prepared):
+    def answer(*prompts):
+        return engine.segment(prepared, prompts).mask.full()
+
+    first, second = answer(ROW[0]), answer(ROW[0], OTHER)
+    grid, watershed = prepared.grid, watershed_engine.WatershedEngine()
+    assert not np.array_equal(first, second)
+    assert np.mean(second != watershed.segment(grid, ROW[:1]).mask.full()) < 1e-3
+    assert np.array_equal(answer(ROW[0], OTHER, OTHER), first)
+    assert np.array_equal(answer(ROW[0], OTHER, OTHER, OTHER), second)
+    of_both = watershed.segment(grid, ROW[:2]).mask.full()
+    assert np.mean(answer(ROW[0], ROW[1], OTHER) != of_both) < 1e-3, "to all clicks, by itself"
+    assert np.array_equal(answer(ROW[0], OTHER, ROW[1], OTHER, OTHER), answer(ROW[0], OTHER, ROW[1]))
+
+
+def test_what_comes_after_the_other_answer_builds_on_it(engine, prepared):
+    rows = [(ROW[0], OTHER), (ROW[0], OTHER, ROW[1]), (ROW[0], OTHER, ROW[1], OTHER), (ROW[0], ROW[1], OTHER, ROW[2])]
+    one_by_one = [engine.segment(prepared, row).mask.full() for row in rows]
+    at_once = [engine.segment(engine.prepare(_ball()), row).mask.full() for row in reversed(rows)][::-1]
+    for a, b in zip(one_by_one, at_once, strict=True):
+        assert np.array_equal(a, b)
+    assert not (one_by_one[0] & ~one_by_one[1]).any(), "a click that adds takes nothing of it away"
+    assert not one_by_one[3][20, 22, 40]
+
+
+def test_a_row_of_hundreds_of_prompts_is_answered_anew(engine, monkeypatch):
+    monkeypatch.setattr(looking, "look", lambda grid, pyramid, net, clicks, newest, before, cancelled: some)
+    monkeypatch.setattr(choice, "classical", lambda *args: some)
+    volume = _ball()
+    some = looking.Answer(tuple(slice(0, n) for n in volume.shape), np.ones(volume.shape, np.float16), 0.5, "network")
+    row = tuple(Click((n % 40, n // 40, 20)) for n in range(600))
+    assert not engine.segment(engine.prepare(volume), row).mask.empty
+
+
+def test_the_other_answer_to_a_click_on_a_radiograph_is_the_networks(folder):
+    lung = np.zeros((1, 200, 160), bool)
+    lung[0, 20:180, 20:80] = True
+    drawn = ClickEngine(folder, anatomy=lambda volume: (Structure("right lung", Mask.from_full(lung), 0.9),))
+    plain = ClickEngine(folder, anatomy=lambda volume: ())
+    values = np.random.default_rng(0).normal(100, 20, (1, 200, 160)).astype(np.float32)
+    prepared = [e.prepare(Volume(values, np.eye(4), "DX", "1", False)) for e in (drawn, plain)]
+    clicks = (Click((50, 100, 0)),)
+    other = drawn.segment(prepared[0], (*clicks, OTHER))
+    assert other.label == ""
+    grid = prepared[1].grid
+    looked = looking.look(grid, prepared[1].pyramid, click_net.load(folder), list(clicks), 1, None, lambda: False)
+    expected = looking.first(grid, clicks, looked, None)
+    assert np.array_equal(drawn._answer(prepared[0], (*clicks, OTHER), lambda: False).inside, expected.inside)
+    assert drawn.segment(prepared[0], (*clicks, OTHER, OTHER)).label == "right lung"
+    later = (*clicks, Click((120, 100, 0)))
+    assert drawn._answer(prepared[0], (*later, OTHER), lambda: False).name == "", "without what was drawn"
+    assert drawn._answer(prepared[0], (later[1], OTHER), lambda: False).author == "watershed"
 
 
 def test_a_cancelled_answer_leaves_nothing_behind(engine, prepared):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from core_models.errors import ModelMissing, Refused
 from core_models.segmentation import cohorts
@@ -200,10 +201,28 @@ def test_training_goes_on_from_other_weights(small, scans, tmp_path):
     pairs = zip(first.parameters(), trained.net.parameters(), strict=True)
     apart = max(float((a - b).detach().abs().max()) for a, b in pairs)
     assert 0 < apart < 0.01, "two steps at a low rate do not lead far from where it began"
-    assert trained.seconds > 0
+    with safe_open(tmp_path / "checkpoint.safetensors", "pt") as stored:
+        taken = float(stored.metadata()["seconds"])
     resumed = train_clicks.train(scans, recipe, tmp_path, True, lambda _: None, first)
-    assert resumed.seconds >= trained.seconds > resumed.seconds - 1, "no step was left: it took what it had taken"
+    assert resumed.seconds >= taken > 0, "no step was left: it took what it had taken"
     assert resumed.loss == trained.loss
+
+
+def test_a_deeper_network_begins_as_the_one_it_goes_on_from(scans, tmp_path):
+    torch.manual_seed(1)
+    first, deeper = ClickNet(Config(8, 4, deep=2)).eval(), ClickNet(Config(8, 4, deep=4)).eval()
+    with torch.no_grad():
+        for p in first.parameters():
+            p += 0.1 * torch.randn_like(p)  # as trained: its own residual pairs say something too
+    train_clicks._begin(deeper, first)
+    cube, cues = torch.randn(1, 2, 16, 16, 16), torch.rand(1, click_net.CUES, 8, 8, 8)
+    with torch.inference_mode():
+        answers = [net.decode(net.encode(cube)[0], cues)[0] for net in (first, deeper)]
+    assert torch.equal(*answers)
+    assert click_net.parameters(deeper) > click_net.parameters(first)
+    recipe = train_clicks.Recipe(steps=2, width=8, deep=2)
+    with pytest.raises(Refused, match="deeper network"):
+        train_clicks.train(scans, recipe, tmp_path, False, lambda _: None, ClickNet(Config(8, deep=4)))
 
 
 def _loss_of(net: ClickNet, scans, step: int) -> float:

@@ -83,7 +83,7 @@ def test_a_click_that_adds_takes_nothing_away_nor_the_other_way_round(touching):
     row += [Click((75, 60, 25)), Click((60, 55, 30), False)]
     whole = []
     for n in range(1, len(row) + 1):
-        mask, box = watershed_engine._in_turn(prepared, tuple(row[:n]), never)
+        mask, box = watershed_engine.in_turn(prepared, tuple(row[:n]), never)
         whole.append(np.zeros(prepared.shape, bool))
         whole[-1][box] = mask
     for click, old, new in zip(row[1:], whole, whole[1:], strict=False):
@@ -104,9 +104,9 @@ def test_a_long_row_is_answered_by_its_last_prompts_and_the_same_from_memory(tou
         fresh, real = ENGINE.prepare(volume), watershed_engine.coarse
         with monkeypatch.context() as patch:
             patch.setattr(watershed_engine, "coarse", lambda *args, r=real, a=answered: a.append(args) or r(*args))
-            mask, box = watershed_engine._in_turn(fresh, tuple(row[:n]), never)
+            mask, box = watershed_engine.in_turn(fresh, tuple(row[:n]), never)
         assert len(answered) <= 3
-        again, there = watershed_engine._in_turn(kept, tuple(row[:n]), never)
+        again, there = watershed_engine.in_turn(kept, tuple(row[:n]), never)
         assert box == there
         assert np.array_equal(mask, again)
 

@@ -10,7 +10,7 @@ import pytest
 
 from core_models.errors import Conflict, NotFound, ReadingRoomError, Refused
 from core_models.segmentation.edits import Grow, Interpolation, Stroke
-from core_models.segmentation.engine import Box, Click, Lasso, Mask, Scribble
+from core_models.segmentation.engine import Alternative, Box, Click, Lasso, Mask, Scribble
 from core_models.segmentation.history import Step
 from tests.store.samples import add_segment, mask, settings_in, statement, study
 from webapp.store import Store, encoding, schema
@@ -280,6 +280,7 @@ EVERY = (
     Step(Scribble(((1, 2, 3), (4, 2, 3)), False)),
     Step(Box((1, 2, 3), (4, 5, 3))),
     Step(Lasso(((1, 2, 3), (4, 2, 3), (4, 5, 3)))),
+    Step(Alternative()),
     Step(Stroke(((1, 2, 3), (4, 2, 3)), 2.5, 1, False), 3.0),
     Step(Interpolation(0)),
     Step(Grow((1, 2, 3), -50.0, 12.5, False)),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from fastapi import FastAPI
 
-from core_models.segmentation.engine import Mask, Prompt, Segmentation, never
+from core_models.segmentation.engine import Alternative, Mask, Prompt, Segmentation, never
 from core_models.segmentation.prompts import as_clicks
 from core_models.study.study import Patient, Receipt, Series, Study
 from core_models.study.volume import Volume
@@ -48,6 +49,18 @@ class BoxEngine:
             r, s = (2, 1) if click.positive else (0, 0)
             full[max(0, k - s) : k + s + 1, max(0, j - r) : j + r + 1, max(0, i - r) : i + r + 1] = click.positive
         return Segmentation(Mask.from_full(full), 0.9, len(clicks))
+
+
+class TwoBoxEngine(BoxEngine):
+    """As `BoxEngine`, and as the other answer the same a slice higher; under a name that has alternatives."""
+
+    name, alternatives = "click", True
+
+    def segment(self, prepared: Volume, clicks: tuple[Prompt, ...], cancelled=never) -> Segmentation:
+        answer = super().segment(prepared, clicks)
+        turns = sum(isinstance(c, Alternative) for c in clicks)
+        z, y, x = answer.mask.offset
+        return replace(answer, mask=replace(answer.mask, offset=(z + turns % 2, y, x)))
 
 
 def ct(shape: tuple[int, int, int] = SHAPE) -> Volume:

@@ -9,8 +9,8 @@ import pytest
 
 from core_models.segmentation.editing import grown, interpolated, painted
 from core_models.segmentation.edits import Grow, Interpolation, Stroke
-from core_models.segmentation.engine import Box, Click, Lasso, Scribble
-from tests.viewer.harness import ct
+from core_models.segmentation.engine import Alternative, Box, Click, Lasso, Scribble
+from tests.viewer.harness import TwoBoxEngine, ct
 from tests.viewer.screen import BLOCK, BODY, Screen
 
 pytestmark = pytest.mark.browser
@@ -232,6 +232,34 @@ def test_which_segment_is_changed_stands_beside_the_image(view: Screen) -> None:
     view.page.wait_for_function("document.querySelector('[data-plane=axial] .rr-target').textContent === ''")
 
 
+def test_a_key_or_a_button_asks_for_the_other_answer(view: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    view.goto(BODY)
+    button = view.page.locator("[data-action=alternative]")
+    view.click("axial", BODY)
+    view.until("viewer.activeRow?.steps.length === 1")
+    assert button.is_disabled(), "this engine has one answer"
+    view.page.keyboard.press("Shift+A")
+    view.until("viewer.flying.size === 0")
+    assert len(view.harness.store.segments(view.study.id)[0].steps) == 1
+    two = TwoBoxEngine()
+    for name in ("name", "alternatives", "segment"):
+        monkeypatch.setattr(view.harness.engine, name, getattr(two, name), raising=False)
+    view.page.keyboard.press("n")
+    at = (30, 20, 8)
+    view.click("axial", at)
+    view.until("viewer.activeRow?.steps.length === 1 && viewer.activeRow.alternatives")
+    inside = f"viewer.masks.has(viewer.active, [{at[0]}, {at[1]}, 7])"
+    view.until(inside)
+    view.page.keyboard.press("Shift+A")
+    view.until(f"viewer.activeRow.steps.length === 2 && !{inside}")
+    row = view.harness.store.segment(view.state("active"))
+    assert [s.action for s in row.steps] == [Click(at), Alternative()]
+    button.click()
+    view.until(f"viewer.activeRow.steps.length === 3 && {inside}")
+    view.page.keyboard.press("u")
+    view.until(f"viewer.activeRow.steps.length === 2 && !{inside}")
+
+
 def test_a_hint_is_marked_until_it_is_put_away(view: Screen) -> None:
     view.goto(BODY)
     view.click("axial", BODY)
@@ -292,7 +320,18 @@ def test_after_a_stroke_only_what_changed_is_fetched(view: Screen) -> None:
 def test_the_keyboard_map_names_every_drawing_key(view: Screen) -> None:
     view.page.keyboard.press("?")
     text = view.page.inner_text(".rr-help")
-    for key in ("Shift+S", "Shift+X", "Shift+O", "Shift+B", "Shift+E", "Shift+G", "Shift+I", "Shift+H", "[ and ]"):
+    for key in (
+        "Shift+S",
+        "Shift+X",
+        "Shift+O",
+        "Shift+B",
+        "Shift+E",
+        "Shift+G",
+        "Shift+I",
+        "Shift+H",
+        "Shift+A",
+        "[ and ]",
+    ):
         assert key in text
     view.page.keyboard.press("?")
 

@@ -14,11 +14,21 @@ import pytest
 from core_models.errors import Cancelled, ReadingRoomError, Refused, TimedOut
 from core_models.segmentation.editing import painted
 from core_models.segmentation.edits import Grow, Interpolation, Stroke
-from core_models.segmentation.engine import Box, Click, Lasso, Mask, Prompt, Scribble, Segmentation, never
+from core_models.segmentation.engine import (
+    Alternative,
+    Box,
+    Click,
+    Lasso,
+    Mask,
+    Prompt,
+    Scribble,
+    Segmentation,
+    never,
+)
 from core_models.segmentation.history import Step
 from core_models.segmentation.watershed_engine import WatershedEngine
 from core_models.study.volume import Volume
-from tests.viewer.harness import BoxEngine, Harness, ct
+from tests.viewer.harness import BoxEngine, Harness, TwoBoxEngine, ct
 from tests.viewer.test_service import SOON, GatedEngine
 
 A, B, C = (20, 16, 8), (40, 30, 12), (10, 8, 4)
@@ -165,6 +175,40 @@ def test_nothing_to_fill_in_is_refused_and_not_kept(harness: Harness, series: st
     with pytest.raises(Refused, match="Nothing lies between"):
         harness.service.add(series, Interpolation(2), row.id)
     assert len(harness.store.segment(row.id).steps) == 2
+
+
+def test_the_other_answer_is_a_step_of_its_own_and_a_second_one_goes_back(home: Path) -> None:
+    harness = Harness(home, TwoBoxEngine())
+    series = harness.add(ct()).series[0].id
+    row = harness.service.click(series, A, True)
+    first = full(harness, row)
+    row = harness.service.add(series, Alternative(), row.id)
+    assert actions(harness.store.segment(row.id)) == [Click(A), Alternative()]
+    assert np.array_equal(full(harness, row), np.roll(first, 1, 0))
+    assert (row.steps[-1].added, row.steps[-1].removed) == pytest.approx((25 * 0.8 * 0.9 * 2.5 / 1000,) * 2)
+    row = harness.service.click(series, B, True, row.id)
+    assert harness.engine.segmented[-1] == (Click(A), Alternative(), Click(B)), "what comes after builds on it"
+    row = harness.service.add(series, Alternative(), harness.service.undo(row.id).id)
+    assert np.array_equal(full(harness, row), first)
+    assert np.array_equal(full(harness, harness.service.undo(row.id)), np.roll(first, 1, 0))
+    harness.close()
+
+
+def test_the_other_answer_is_refused_where_there_is_none(harness: Harness, series: str, home: Path) -> None:
+    row = harness.service.click(series, A, True)
+    with pytest.raises(Refused, match="no other answer"):
+        harness.service.add(series, Alternative(), row.id)
+    assert harness.engine.segmented[-1] == (Click(A),), "an engine that knows of none never sees it"
+    two = Harness(home / "two", TwoBoxEngine())
+    series = two.add(ct()).series[0].id
+    row = two.service.click(series, A, True)
+    row = two.service.add(series, Stroke((B,), 3.0), row.id)
+    with pytest.raises(Refused, match="no other answer"):
+        two.service.add(series, Alternative(), row.id)
+    assert len(two.store.segment(row.id).steps) == 2
+    with pytest.raises(Refused, match="begins with"):
+        two.service.add(series, Alternative())
+    two.close()
 
 
 def test_a_range_grows_in_all_directions(harness: Harness, series: str) -> None:

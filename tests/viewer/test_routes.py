@@ -379,6 +379,8 @@ def test_a_brush_tells_its_slice_and_keeps_its_line_to_itself(client: TestClient
         {"kind": "grow", "seed": [20, 16, 8], "low": 500, "high": 400},
         {"kind": "grow", "seed": [20, 16, 8], "low": "low", "high": 400},
         {"kind": "interpolation", "axis": 2},
+        {"kind": "alternative"},
+        {"kind": "alternative", "index": [20, 16, 8]},
     ],
 )
 def test_a_malformed_prompt_is_refused_in_one_sentence(client: TestClient, series: str, prompt: dict) -> None:

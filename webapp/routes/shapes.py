@@ -6,6 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from core_models.drafting.evidence import Evidence, Statement
+from core_models.segmentation import registry
+from core_models.segmentation.edits import Edit
 from webapp.store import AnnotationRow, PriorRow, ReportState, SegmentRow, SeriesRow, StudyRow, Version, encoding
 from webapp.store.received import ReceivedRow
 
@@ -62,6 +64,7 @@ def segment(row: SegmentRow) -> Json:
         "version": row.version,
         "hint": None if row.hint is None else {"index": list(row.hint.index), "positive": row.hint.positive},
         "settled": row.settled,
+        "alternatives": _alternatives(row),
         "can_undo": bool(row.steps),
         "can_redo": bool(row.undone),
         "measurement": row.measurement,
@@ -72,6 +75,12 @@ def segment(row: SegmentRow) -> Json:
         "based": row.based,
         "outline": row.outline,
     }
+
+
+def _alternatives(row: SegmentRow) -> bool:
+    """Whether the last step may have another answer: of prompts alone, by an engine that knows one."""
+    prompted = bool(row.steps) and not row.based and not any(isinstance(s.action, Edit) for s in row.steps)
+    return prompted and any(e.name == row.engine and e.alternatives for e in registry.ENGINES)
 
 
 def _steps(row: SegmentRow) -> list[Json]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from core_models.drafting.evidence import DraftModel, Evidence, Statement, Step
 from core_models.segmentation.edits import Grow, Interpolation, Stroke
-from core_models.segmentation.engine import Box, Click, Lasso, Scribble
+from core_models.segmentation.engine import Alternative, Box, Click, Lasso, Scribble
 from core_models.segmentation.history import Action
 from core_models.segmentation.history import Step as SegmentStep
 from core_models.study.study import Note, Receipt
@@ -79,6 +79,7 @@ ACTIONS: dict[str, type] = {
     "scribble": Scribble,
     "box": Box,
     "lasso": Lasso,
+    "alternative": Alternative,
     "stroke": Stroke,
     "interpolation": Interpolation,
     "grow": Grow,

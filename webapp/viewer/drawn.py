@@ -12,7 +12,7 @@ import edt as euclidean
 import numpy as np
 
 from core_models.segmentation.editing import joined, without
-from core_models.segmentation.engine import Box, Click, Lasso, Mask, Prompt, Segmentation
+from core_models.segmentation.engine import Alternative, Box, Click, Lasso, Mask, Prompt, Segmentation
 from core_models.segmentation.history import begins
 from core_models.segmentation.prompts import as_clicks, confined, holds_some
 from core_models.study.volume import Volume
@@ -31,12 +31,14 @@ def corrected(
     """The drawing with what adding prompts find, less what removing ones find and what boxes and rings shut out.
 
     Each kind holds the other back, as markers do; a removing prompt is also held back by the drawing's middle and
-    takes nothing that lies nearer to it than to the prompt, so that it takes off a part and not the structure.
+    takes nothing that lies nearer to it than to the prompt, so that it takes off a part and not the structure.  There
+    is one such answer, and no alternative to it.
 
     Args:
         segment: the click engine's answer to prompts of which one at least adds.
         confidence: of the drawing; prompts are the reader's own and do not change it.
     """
+    prompts = tuple(p for p in prompts if not isinstance(p, Alternative))
     if not prompts:
         return Segmentation(base, confidence, 0)
     wanted = tuple(p for p in prompts if begins(p))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictBool, StrictInt
 
 from core_models.segmentation.edits import Grow, Interpolation, Stroke
-from core_models.segmentation.engine import Box, Click, Lasso, Scribble
+from core_models.segmentation.engine import Alternative, Box, Click, Lasso, Scribble
 from core_models.segmentation.history import Action
 
 MOST_POINTS = 4000  # of one line
@@ -56,6 +56,13 @@ class LassoBody(_Body):
         return Lasso(_points(self.points))
 
 
+class AlternativeBody(_Body):
+    kind: Literal["alternative"]
+
+    def action(self) -> Action:
+        return Alternative()
+
+
 class StrokeBody(_Body):
     kind: Literal["stroke"]
     points: Points
@@ -87,7 +94,7 @@ class GrowBody(_Body):
 
 
 ActionBody = Annotated[
-    ClickBody | ScribbleBody | BoxBody | LassoBody | StrokeBody | InterpolationBody | GrowBody,
+    ClickBody | ScribbleBody | BoxBody | LassoBody | AlternativeBody | StrokeBody | InterpolationBody | GrowBody,
     Field(discriminator="kind"),
 ]
 

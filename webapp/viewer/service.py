@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from core_models.errors import Busy, Cancelled, ModelMissing, NotFound, ReadingRoomError, Refused
 from core_models.segmentation import registry
 from core_models.segmentation.edits import Edit, Interpolation
-from core_models.segmentation.engine import Click, Engine, Mask, Prompt, Segmentation
+from core_models.segmentation.engine import Alternative, Click, Engine, Mask, Prompt, Segmentation
 from core_models.segmentation.history import Action, History, Step, begins
 from core_models.study.volume import Volume
 from webapp.errors import logged
@@ -38,6 +38,10 @@ LOOK_S = 0.1  # between two looks at whether a wait was cancelled
 BY_HAND = "brush"  # the engine of a segment that has edits alone
 BEGUN = 256  # new segments whose first request is remembered
 FAILED = "The segmentation engine failed here; the segment stays as it was."
+UNCHANGED = {  # what is no step where the mask stays as it was
+    Interpolation: "Nothing lies between the painted slices: paint so that they overlap, and a slice apart.",
+    Alternative: "There is no other answer here: what drew this has one alone, or both are the same.",
+}
 UNPREPARED = "The segmentation engine could not read this scan; the log holds the details."
 
 
@@ -286,8 +290,8 @@ class SegmentService:
         old = self._mask(row) if row is not None else None
         if len(after.done) > len(before.done) and after.done[-1].ms is None:
             gain = _gain(volume, old, mask)
-            if gain == (0.0, 0.0) and isinstance(after.done[-1].action, Interpolation):
-                raise Refused("Nothing lies between the painted slices: paint so that they overlap, and a slice apart.")
+            if gain == (0.0, 0.0) and (word := UNCHANGED.get(type(after.done[-1].action))):
+                raise Refused(word)
             cost = replace(after.done[-1], ms=1000 * (time.monotonic() - move.arrived), unit=_unit(volume))
             after = History((*after.done[:-1], replace(cost, added=gain[0], removed=gain[1])), after.undone)
         values: dict[str, Any] = {
@@ -361,6 +365,8 @@ class SegmentService:
         if (known := self._answers.get(key)) is not None:
             return known
         prepared = self._ready(series_id, cancelled)
+        if not getattr(prepared.engine, "alternatives", False):
+            prompts = tuple(p for p in prompts if not isinstance(p, Alternative))
         try:
             answer, error = bounded(
                 lambda stop: prepared.engine.segment(prepared.state, prompts, stop),
@@ -466,8 +472,8 @@ def _load_engine() -> None:
 
 
 def _prompted(before: History, after: History) -> bool:
-    """Whether what was done last is a new prompt, which an engine answered."""
-    return len(after.done) > len(before.done) and not isinstance(after.done[-1].action, Edit)
+    """Whether what was done last is a new prompt of a place, which an engine answered."""
+    return len(after.done) > len(before.done) and not isinstance(after.done[-1].action, Edit | Alternative)
 
 
 def _unit(volume: Volume) -> str:

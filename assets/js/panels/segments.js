@@ -182,11 +182,11 @@ export function mount(element, { trigger }) {
   panelReady('segments');
 }
 
-const STEPS = { click: 'click', scribble: 'scribble', box: 'box', lasso: 'lasso', interpolation: 'between slices', grow: 'grow' };
+const STEPS = { click: 'click', scribble: 'scribble', box: 'box', lasso: 'lasso', interpolation: 'between slices', alternative: 'other answer', grow: 'grow' };
 
 function stepName({ kind, positive = true, radius_mm: radius }) {
   if (kind === 'stroke') return positive ? `brush ${radius} mm` : `eraser ${radius} mm`;
-  return `${positive ? '+' : '−'} ${STEPS[kind] ?? kind}`;
+  return kind === 'alternative' ? STEPS[kind] : `${positive ? '+' : '−'} ${STEPS[kind] ?? kind}`;
 }
 
 const cost = ({ ms }) => (Number.isFinite(ms) ? (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`) : 'with the next');

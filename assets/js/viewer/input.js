@@ -146,6 +146,7 @@ export const KEYS = [
   ['[ and ]', 'smaller or larger brush'],
   ['Shift+I', 'fill in between painted slices'],
   ['Shift+G', 'grow by value: press and drag'],
+  ['Shift+A', 'the other answer to the same clicks, and back'],
   ['Shift+H, Shift+J', 'hint for the next click on or off, go to it'],
   ['N', 'new segment'],
   ['H', 'hide or show the overlay'],
@@ -208,6 +209,7 @@ export function handleKey(viewer, event) {
   else if (key === 'Home' && !onRange) viewer.focus.scroll(-Infinity);
   else if (key === 'End' && !onRange) viewer.focus.scroll(Infinity);
   else if (event.shiftKey && key in DRAWING) viewer.chooseTool(DRAWING[key]);
+  else if (event.shiftKey && key === 'a') viewer.alternative();
   else if (event.shiftKey && key === 'i') viewer.interpolate();
   else if (event.shiftKey && key === 'h') viewer.toggleHints();
   else if (event.shiftKey && key === 'j') viewer.toHint();

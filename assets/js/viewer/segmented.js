@@ -130,6 +130,12 @@ export class Segmented extends Loaded {
     return this.send({ kind: 'interpolation', axis: stroke.axis }, () => {});
   }
 
+  /** The other of two answers to what the active segment's last prompts asked for. */
+  alternative() {
+    if (!this.activeRow) return emit('toast', { level: 'info', text: 'Click a structure first; then its other answer can be asked for.' });
+    return this.send({ kind: 'alternative' }, () => {});
+  }
+
   /** A step can be undone while it is the segment's last one, and brought back while nothing came after it. */
   noteSteps(made, before) {
     const count = this.allRows.find((row) => row.id === made)?.steps.length ?? 0;

@@ -24,7 +24,7 @@ from core_models.segmentation import watershed_engine
 from core_models.segmentation.clicks import choice, click_net, looking
 from core_models.segmentation.clicks.click_net import ClickNet
 from core_models.segmentation.clicks.looking import Answer, Level
-from core_models.segmentation.engine import Click, Mask, Prompt, Segmentation, never
+from core_models.segmentation.engine import Alternative, Click, Mask, Prompt, Segmentation, never
 from core_models.segmentation.prompts import as_clicks, confined
 from core_models.segmentation.voxels import flooding, native
 from core_models.segmentation.voxels import grid as grids
@@ -57,13 +57,15 @@ class Prepared:
 
     Attributes:
         structures: of a frontal chest radiograph, the smallest first.
-        answers: a memo of the first prompts of each row.
+        answers: a memo of rows of prompts, and of what the network alone made of them.
     """
 
     grid: Grid
     pyramid: tuple[Level, Level]
     structures: tuple[Drawn, ...] = ()
-    answers: OrderedDict[tuple[Prompt, ...], Answer] = field(default_factory=OrderedDict, compare=False, repr=False)
+    answers: OrderedDict[tuple[bool, tuple[Prompt, ...]], Answer] = field(
+        default_factory=OrderedDict, compare=False, repr=False
+    )
 
 
 class ClickEngine:
@@ -75,6 +77,7 @@ class ClickEngine:
     """
 
     name = "click"
+    alternatives = True
     version = "3"
     licence = "Apache-2.0; the weights on the terms of their training data (assets/segmentation/README.md)"
 
@@ -131,38 +134,72 @@ class ClickEngine:
         hint = choice.hint(grid, answer)
         return Segmentation(mask, answer.expected, len(clicks), " ".join(notes), hint, label=answer.name)
 
-    def _answer(self, prepared: Prepared, prompts: tuple[Prompt, ...], cancelled: Callable[[], bool]) -> Answer:
-        """The answer to all prompts, built on that to all but the last."""
-        known = prepared.answers.get(prompts)
-        if known is not None:
-            prepared.answers.move_to_end(prompts)
-            return known
-        volume = prepared.grid.volume
-        earlier = as_clicks(volume, prompts[:-1])
-        # Clicks that remove mean nothing before one that adds: they are answered together with it.
-        begun = any(c.positive for c in earlier)
-        before = self._answer(prepared, prompts[:-1], cancelled) if begun else None
-        if cancelled():
-            raise Cancelled(watershed_engine.CANCELLED)
-        latest = as_clicks(volume, prompts[-1:])
-        clicks, _ = watershed_engine.settle((*earlier, *latest))
-        newest = len(latest) if begun else len(clicks)
-        answer = self._under(prepared, clicks) if before is None else None
-        if answer is None:
-            answer = looking.look(prepared.grid, prepared.pyramid, _net(self.folder), clicks, newest, before, cancelled)
-            other = None
-            if not prepared.structures:
-                other = choice.classical(prepared.grid, clicks, clicks[-newest:], before, cancelled)
-            if before is None:
-                answer = looking.first(prepared.grid, clicks, answer, other)
-            if other is not None:
-                answer = choice.better(prepared.grid, clicks, before, answer, other, _chooser(self.folder))
-        if before is not None:
-            answer = replace(answer, name=before.name)
-        prepared.answers[prompts] = answer
-        while len(prepared.answers) > KEPT:
-            prepared.answers.popitem(last=False)
+    def _answer(
+        self, prepared: Prepared, prompts: tuple[Prompt, ...], cancelled: Callable[[], bool], alone: bool = False
+    ) -> Answer:
+        """The answer to all prompts, each on top of the answer to those before it; at least one click of them adds.
+
+        Args:
+            alone: the network's own, whatever the classical engine and a drawn structure say.
+        """
+        known = prepared.answers
+        start = next((n for n in range(len(prompts), 0, -1) if (alone, prompts[:n]) in known), 0)
+        answer = known[alone, prompts[:start]] if start else None
+        for n in range(start + 1, len(prompts) + 1):
+            if not any(c.positive for c in as_clicks(prepared.grid.volume, prompts[:n])):
+                continue  # clicks that remove mean nothing before one that adds: they are answered together with it
+            if cancelled():
+                raise Cancelled(watershed_engine.CANCELLED)
+            if isinstance(prompts[n - 1], Alternative):
+                answer = self._alternative(prepared, prompts[:n], cancelled)
+            else:
+                answer = self._next(prepared, prompts[:n], answer, cancelled, alone)
+            known[alone, prompts[:n]] = answer
+            while len(known) > KEPT:
+                known.popitem(last=False)
+        assert answer is not None, "settle() refuses prompts of which none adds"
         return answer
+
+    def _next(
+        self,
+        prepared: Prepared,
+        prompts: tuple[Prompt, ...],
+        before: Answer | None,
+        cancelled: Callable[[], bool],
+        alone: bool,
+    ) -> Answer:
+        """The answer to all prompts on top of `before`, that to all but the last; None where nothing added yet."""
+        grid = prepared.grid
+        latest = as_clicks(grid.volume, prompts[-1:])
+        clicks, _ = watershed_engine.settle((*as_clicks(grid.volume, prompts[:-1]), *latest))
+        newest = len(latest) if before is not None else len(clicks)
+        if before is None and not alone and (drawn := self._under(prepared, clicks)) is not None:
+            return drawn
+        answer = looking.look(grid, prepared.pyramid, _net(self.folder), clicks, newest, before, cancelled)
+        other = None
+        if not prepared.structures and (before is None or not alone):
+            other = choice.classical(grid, clicks, clicks[-newest:], before, cancelled)
+        if before is None:
+            answer = looking.first(grid, clicks, answer, other)
+        if other is not None and not alone:
+            answer = choice.better(grid, clicks, before, answer, other, _chooser(self.folder))
+        return answer if before is None else replace(answer, name=before.name)
+
+    def _alternative(self, prepared: Prepared, prompts: tuple[Prompt, ...], cancelled: Callable[[], bool]) -> Answer:
+        """What another engine than that which gave the answer before makes of all clicks by itself.
+
+        Of a structure that was drawn by the model of radiographs, and clicks on it, that is the network; of the
+        network's answer the classical engine's, and the other way round.  A second `Alternative` goes back.
+        """
+        if isinstance(prompts[-2], Alternative):
+            return self._answer(prepared, prompts[:-2], cancelled)
+        stands = self._answer(prepared, prompts[:-1], cancelled)
+        places = tuple(p for p in prompts if not isinstance(p, Alternative))
+        if stands.author != "network" or stands.name:
+            return self._answer(prepared, places, cancelled, alone=True)
+        mask, box = watershed_engine.in_turn(prepared.grid, places, cancelled)
+        sure = watershed_engine.confidence(prepared.grid, mask, box)
+        return Answer(box, mask.astype(np.float16), sure, "watershed")
 
     def _under(self, prepared: Prepared, clicks: list[Click]) -> Answer | None:
         """The smallest structure of a radiograph that lies under the click that adds."""

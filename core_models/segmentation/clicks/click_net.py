@@ -41,10 +41,17 @@ FORMAT = "reading-room-click-net"
 
 @dataclass(frozen=True)
 class Config:
-    """Widths of the network, stored beside its weights."""
+    """Sizes of the network, stored beside its weights.
+
+    Attributes:
+        width: channels at half a cube's side; twice that at a quarter, four times (the decoder: twice) at an eighth.
+        deep: residual pairs of convolutions at an eighth of the side, half as many at a quarter: what is far away costs
+            little there.
+    """
 
     width: int = 24
     embedding: int = 16
+    deep: int = 4
 
 
 class _Convolution(nn.Conv3d):
@@ -65,6 +72,23 @@ class _Block(nn.Sequential):
         )
 
 
+class _Residual(nn.Module):
+    """Two convolutions added to what goes in; before any training they add nothing (He et al., 2016)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        last = _Convolution(width, width, 3, padding=1, bias=False)
+        self.body = nn.Sequential(_Block(width, width), last, nn.GroupNorm(8, width))
+        nn.init.zeros_(self.body[2].weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.body(x)
+
+
+def _residuals(width: int, count: int) -> list[_Residual]:
+    return [_Residual(width) for _ in range(count)]
+
+
 def _joined(deep: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
     return torch.cat([functional.interpolate(deep, size=fine.shape[2:], mode="nearest"), fine], 1)
 
@@ -83,16 +107,16 @@ class ClickNet(nn.Module):
     def __init__(self, config: Config = Config()) -> None:
         super().__init__()
         self.config = config
-        w = config.width
+        w, deep = config.width, config.deep
         self.stem = nn.Sequential(_Block(16, w), _Block(w, w))
-        self.down1 = nn.Sequential(_Block(w, 2 * w, 2), _Block(2 * w, 2 * w))
-        self.down2 = nn.Sequential(_Block(2 * w, 4 * w, 2), _Block(4 * w, 4 * w))
+        self.down1 = nn.Sequential(_Block(w, 2 * w, 2), _Block(2 * w, 2 * w), *_residuals(2 * w, deep // 2))
+        self.down2 = nn.Sequential(_Block(2 * w, 4 * w, 2), _Block(4 * w, 4 * w), *_residuals(4 * w, deep))
         self.up1 = _Block(6 * w, 2 * w)
         self.up0 = _Block(3 * w, w)
         self.embed = nn.Conv3d(w, config.embedding, 1)
         self.enter = nn.Sequential(_Block(w + CUES, w), _Block(w, w))
-        self.lower1 = nn.Sequential(_Block(w, 2 * w, 2), _Block(2 * w, 2 * w))
-        self.lower2 = nn.Sequential(_Block(2 * w, 2 * w, 2), _Block(2 * w, 2 * w))
+        self.lower1 = nn.Sequential(_Block(w, 2 * w, 2), _Block(2 * w, 2 * w), *_residuals(2 * w, deep // 2))
+        self.lower2 = nn.Sequential(_Block(2 * w, 2 * w, 2), _Block(2 * w, 2 * w), *_residuals(2 * w, deep))
         self.rise1 = _Block(4 * w, 2 * w)
         self.rise0 = _Block(3 * w, w)
         self.out = nn.Conv3d(w, 8, 1)

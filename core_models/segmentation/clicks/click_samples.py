@@ -25,7 +25,7 @@ from core_models.segmentation.voxels import grid
 from core_models.segmentation.voxels.grid import RELATIVE_RANGE, Grid
 
 OBJECTS = 4  # targets of one cube
-WEIGHTS = {"demo-ct": 0.30, "totalseg-example": 0.18, "la2018": 0.16, "acdc": 0.29, "jsrt": 0.07}  # pictures are quick
+WEIGHTS = {"demo-ct": 0.33, "totalseg-example": 0.20, "la2018": 0.16, "acdc": 0.25, "jsrt": 0.06}  # pictures are quick
 PAINTED = 0.10  # of CT cubes have painted shapes in them
 RECOLOURED = 0.15  # of CT cubes are shown without HU
 LEAST = 24  # voxels of a target within a cube

@@ -41,6 +41,7 @@ class Recipe:
     Attributes:
         steps: cubes, each with up to four targets.
         start: SHA-256 of the weights that it goes on from, whose width is taken; "" for none.  No file may name it.
+        deep: as in `Config`; what goes on from fewer residual pairs begins with pairs that add nothing yet.
         rate: peak learning rate, after `warm` steps, then falling by a cosine to a fiftieth.
         limit: cases of one cohort, for a quick look; 0 for all.
     """
@@ -51,6 +52,7 @@ class Recipe:
     warm: int = 100
     seed: int = 0
     width: int = 24
+    deep: int = Config.deep
     limit: int = 0
     start: str = ""
 
@@ -165,15 +167,15 @@ def train(
 
     Args:
         work: folder of the checkpoint.
-        first: what to begin with, of the recipe's width; random weights where none is given.
+        first: what to begin with, of the recipe's width and no deeper; random weights where none is given.
 
     Raises:
-        Refused: a loss that is not finite, or a checkpoint of another recipe.
+        Refused: a loss that is not finite, a checkpoint of another recipe, or a deeper network to begin with.
     """
     torch.manual_seed(recipe.seed)
-    net = ClickNet(Config(width=recipe.width)).train()
+    net = ClickNet(Config(width=recipe.width, deep=recipe.deep)).train()
     if first is not None:
-        net.load_state_dict(first.state_dict())
+        _begin(net, first)
     short = click_net.has_bfloat16()
     mean = ClickNet(net.config).eval()
     mean.bfloat16 = short
@@ -212,6 +214,12 @@ def train(
             seconds = before + time.monotonic() - began
             _keep(work, recipe, step + 1, net, mean, optimiser, losses, seconds)
     return Trained(mean, float(np.mean(losses[-max(1, recipe.steps // 10) :])), before + time.monotonic() - began)
+
+
+def _begin(net: ClickNet, first: ClickNet) -> None:
+    """Take the weights of a network of the same width; residual pairs that it lacks keep theirs, which add nothing."""
+    if net.load_state_dict(first.state_dict(), strict=False).unexpected_keys:
+        raise Refused("The weights to go on from are of a deeper network than the recipe's: give it their `deep`.")
 
 
 def _schedule(step: int, recipe: Recipe) -> float:
