@@ -397,7 +397,7 @@ def _segmentation(settings: Settings, options: Options) -> dict[str, Any]:
     if options.record and (options.limit or options.engine):
         raise Refused("Figures of a part of the cases or engines are not kept: leave out --limit and --engine.")
     default = {cohort: registry.default_for(modality).name for cohort, modality in cohorts.MODALITY.items()}
-    names = options.engine or [*(row.name for row in registry.ENGINES), evaluation.BASELINE]
+    names = options.engine or [*evaluation.shipped(), evaluation.BASELINE]
     demo = next(iter(_labelled_scans(settings).values()), None)
     vertebrae = labelled.vertebrae(settings, _bar("vertebrae"))
     every = cohorts.cases(options.data or settings.data, demo, vertebrae)

@@ -11,7 +11,7 @@ import pytest
 from core_models.errors import NotFound, Refused
 from core_models.segmentation import cohorts, registry, settling
 from core_models.segmentation.cohorts import Case
-from core_models.segmentation.engine import Mask
+from core_models.segmentation.engine import Alternative, Mask
 from core_models.segmentation.judging import evaluation, evaluation_plot, evaluation_report, judged, sources, summary
 from core_models.segmentation.judging.evaluation import Contender
 from core_models.segmentation.region_growing import RegionGrowing
@@ -169,6 +169,12 @@ def test_nothing_to_judge_and_unknown_engines_are_refused(tmp_path: Path):
         evaluation.run([], [], LAZY, tmp_path, 2)
     with pytest.raises(NotFound):
         evaluation.contenders(["nothing"])
+    with pytest.raises(Refused, match="one answer"):
+        evaluation.contenders([evaluation.CLASSICAL + evaluation.EITHER])
+    both = evaluation.contenders(["click", "click" + evaluation.EITHER])
+    assert [(one.name, one.either) for one in both] == [("click", False), ("click + other answer", True)]
+    assert both[0].digest == both[1].digest
+    assert {one.name for one in both} <= set(evaluation.shipped())
     names = [evaluation.CLASSICAL, evaluation.BASELINE]
     assert [one.name for one in evaluation.contenders([*names, evaluation.BASELINE])] == names
 
@@ -268,6 +274,27 @@ def test_a_record_makes_the_page_its_plot_and_the_table(tmp_path: Path, result):
     with pytest.raises(ValueError, match="marks"):
         evaluation_report.record(result, tmp_path / "another.json", tmp_path / "docs", readme)
     assert not (tmp_path / "another.json").exists(), "what cannot be shown is not kept"
+
+
+def test_a_reader_of_both_answers_stands_beside_the_engine(tmp_path: Path):
+    class Two(RegionGrowing):
+        def segment(self, prepared, prompts, cancelled=lambda: False):
+            answer = super().segment(prepared, prompts, cancelled)
+            if isinstance(prompts[-1], Alternative):
+                return answer
+            half = answer.mask.voxels.copy()
+            half[::2] = False
+            return replace(answer, mask=replace(answer.mask, voxels=half))
+
+    either = replace(contender(Two(), "lazy" + evaluation.EITHER), either=True)
+    found = evaluation.run([contender(Two()), either], [made("lower")], LAZY, tmp_path, 2)
+    one, both = found["engines"].values()
+    assert both["dice"]["1"] > one["dice"]["1"]
+    assert (one["others"], both["others"] > 0) == (0, True)
+    page = evaluation_report.page(found)
+    assert "| demo CT below 132 mm | lazy + other answer | " in page
+    assert "## The other answer" in page
+    assert evaluation_report.aims(found)[0][1] == one["dice"]["1"], "aims are those of the engine by itself"
 
 
 def test_aims_are_met_or_missed_as_the_figures_say(result):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from core_models.segmentation.engine import Click, Mask, Segmentation
+from core_models.segmentation.engine import Alternative, Click, Mask, Segmentation
 from core_models.segmentation.judging import reader
 
 UNIT = (1.0, 1.0, 1.0)
@@ -104,6 +104,24 @@ def test_a_trace_tells_scores_distances_and_clicks():
     assert engine.asked == [trace.clicks[:1], trace.clicks], "clicks add up"
     assert all(c.positive and target.full()[c.index[::-1]] for c in trace.clicks)
     assert not half.full()[trace.clicks[1].index[::-1]]
+
+
+def test_who_looks_at_both_answers_keeps_the_better_and_clicks_on_from_it():
+    shape = (10, 30, 30)
+    target = mask(shape, ((2, 5, 5), (8, 15, 15)))
+    parts = [mask(shape, ((2, 5, 5), (n, 15, 15))) for n in range(3, 9)]
+    # One and its other, three times: better, worse, and better by next to nothing.
+    engine = Answers(parts[0], parts[1], parts[3], parts[2], parts[4], parts[4])
+    trace = reader.read(engine, None, target, UNIT, clicks=3, reported=(3,), either=True)
+    assert trace.dice == pytest.approx((2 * 2 / 8, 2 * 4 / 10, 2 * 5 / 11))
+    assert trace.others == 1
+    assert len(trace.clicks) == len(trace.seconds) == 3
+    first, second, third = trace.clicks
+    kept = (first, Alternative(), second)
+    assert engine.asked[1:] == [
+        (first, Alternative()), kept, (*kept, Alternative()), (*kept, third), (*kept, third, Alternative()),
+    ]  # fmt: skip
+    assert len(trace.changes) == 2
 
 
 def test_an_empty_answer_scores_nothing_and_has_no_distance():

@@ -16,6 +16,7 @@ from core_models.segmentation.clicks.click_net import has_bfloat16
 from core_models.segmentation.cohorts import COHORTS, Case
 from core_models.segmentation.engine import Engine, Mask
 from core_models.segmentation.judging import judged, reader, sources
+from core_models.segmentation.judging.evaluation_report import EITHER  # light: the page of figures loads no engine
 from core_models.segmentation.judging.summary import Row, summary
 
 Progress = Callable[[int, int, str], None]
@@ -30,6 +31,7 @@ class Contender:
     Attributes:
         digest: of its code, its weights and the reader's code; what was computed under another one is not taken.
         fits: a DICOM modality → whether it was made for it.
+        either: the reader looks at both of its answers.
     """
 
     name: str
@@ -38,10 +40,16 @@ class Contender:
     digest: str
     fits: Callable[[str], bool]
     load: Callable[[], Engine]
+    either: bool = False
+
+
+def shipped() -> list[str]:
+    """The engines that ship, those with two answers also as read by somebody who looks at both."""
+    return [name for row in registry.ENGINES for name in (row.name, *[row.name + EITHER] * row.alternatives)]
 
 
 def contenders(names: Sequence[str]) -> list[Contender]:
-    """The engines of these names: of the registry, or the lazy baseline.
+    """The engines of these names: of the registry, with `EITHER` behind it, or the lazy baseline.
 
     Raises:
         NotFound, ModelMissing: as `registry.engine`.
@@ -53,12 +61,14 @@ def contenders(names: Sequence[str]) -> list[Contender]:
             digest = sources.digest(kind.__module__)
             found.append(Contender(name, kind.version, kind.licence, digest, lambda modality: True, kind))
             continue
-        registry.engine(name)  # is there, and its packages are
-        row = next(r for r in registry.ENGINES if r.name == name)
+        own = name.removesuffix(EITHER)
+        registry.engine(own)  # is there, and its packages are
+        row = next(r for r in registry.ENGINES if r.name == own)
+        if own != name and not row.alternatives:
+            raise Refused(f"The segmentation engine {own} has one answer alone.")
         digest = sources.digest(row.entry.partition(":")[0])
-        found.append(
-            Contender(name, row.version, row.licence, digest, row.fits, lambda name=name: registry.engine(name))
-        )
+        load = lambda own=own: registry.engine(own)  # noqa: E731
+        found.append(Contender(name, row.version, row.licence, digest, row.fits, load, own != name))
     return found
 
 
@@ -178,7 +188,7 @@ def _rows(
     kept["prepare_s"] = round(perf_counter() - start, 4)
     for name, target in missing:
         say(f"{one.name}: {case.name}, {name}")
-        trace = reader.read(engine, prepared, target, volume.spacing)
+        trace = reader.read(engine, prepared, target, volume.spacing, either=one.either)
         yield {
             "target": name,
             "dice": [round(d, 5) for d in trace.dice],
@@ -186,6 +196,7 @@ def _rows(
             "seconds": [round(s, 5) for s in trace.seconds],
             "clicks": [asdict(c) for c in trace.clicks],
             "changes": [round(c, 5) for c in trace.changes],
+            "others": trace.others,
         }
 
 
@@ -193,7 +204,7 @@ def _found(case: Case, kept: dict[str, Any]) -> _Found:
     rows = [
         Row(
             *(case.cohort, case.name, judged.patient_of(case)),
-            *(r[name] for name in ("target", "dice", "hausdorff95", "seconds", "changes")),
+            *(r[name] for name in ("target", "dice", "hausdorff95", "seconds", "changes", "others")),
         )
         for r in kept["rows"]
     ]

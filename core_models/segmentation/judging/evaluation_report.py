@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[3]
 RECORD, DOCS, README = ROOT / "assets" / "segmentation" / "evaluation.json", ROOT / "docs", ROOT / "README.md"
 PAGE, PLOT = "evaluation-segmentation.md", "evaluation-segmentation.svg"
 BEGIN, END = "<!-- segmentation: made by a command -->", "<!-- end of segmentation -->"
+EITHER = " + other answer"  # behind an engine's name: a reader who looks at both of its answers
 DEMO, TRAINS = "demo-ct", "totalseg-example"
 Result = dict[str, Any]
 
@@ -43,7 +44,9 @@ pixels for ACDC and JSRT, whose files tell no spacing; means leave out empty ans
 best answer up to a click. Drop: how far the answer after a click is below it, median over targets, the worst number of
 clicks. Clicks to .80 and .90: medians, "> {clicks}" where half of the targets do not get there. Seconds are of the
 engine's answer alone. Intervals are 95 %, by a bootstrap ({resamples} draws, fixed seed) over patients, or over targets
-where there are fewer than five patients, which tells nothing of other patients.
+where there are fewer than five patients, which tells nothing of other patients. `{either}` is `click` with a
+reader who after each click also looks at its other answer (Shift+A) and keeps it where its Dice is better by more than
+{worth:g}; the key is not counted as a click.
 
 **Data.** {data}
 No engine was trained on any of it, but for the example CT of TotalSegmentator: it is on the training side of engines
@@ -90,11 +93,16 @@ def page(result: Result) -> str:
     )
     parts = [
         HEAD.format(
-            **{name: result[name] for name in ("threads", "arithmetic", "clicks")}, resamples=RESAMPLES, data=f"{data}."
+            **{name: result[name] for name in ("threads", "arithmetic", "clicks")},
+            resamples=RESAMPLES,
+            data=f"{data}.",
+            either=f"click{EITHER}",
+            worth=WORTH,
         ),
         _aims(result),
         _all(result),
         _clicks(result),
+        _others(result),
         _settled(result),
         f"![Mean Dice after each click, with intervals]({PLOT})",
         *_targets(result),
@@ -247,6 +255,19 @@ def _clicks(result: Result) -> str:
             )
     head = ["data", "engine", "clicks to .80 (reached)", "clicks to .90 (reached)", "click, median", "95th percentile"]
     return "## Clicks and seconds\n\n" + table([*head, "first click, median", "preparing, median"], rows)
+
+
+def _others(result: Result) -> str:
+    """How often a reader who looked at both answers kept the other one."""
+    rows = [
+        [NAMES[cohort], name, _percent(one["others"])]
+        for cohort in cohorts(result)
+        for name, one in of(result, cohort)
+        if name.endswith(EITHER)
+    ]
+    if not rows:
+        return ""
+    return "## The other answer\n\n" + table(["data", "engine", "answers of which the other one was kept"], rows)
 
 
 def _settled(result: Result) -> str:

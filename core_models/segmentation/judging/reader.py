@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from core_models.segmentation.engine import Click, Engine, Mask
+from core_models.segmentation.engine import Alternative, Click, Engine, Mask, Prompt
 from core_models.segmentation.metrics import Spacing, depths, dice, hausdorff95, together
-from core_models.segmentation.settling import change
+from core_models.segmentation.settling import WORTH, change
 
 CLICKS = 10
 REPORTED = (1, 3, 5, 10)
@@ -90,6 +90,7 @@ class Trace:
         seconds: of each answer that was asked for; the reader's own work is not in it.
         clicks: those that were given.
         changes: of each answer after the first, how much of it differs from the one before (`settling.change`).
+        others: how often the other answer was kept.
     """
 
     dice: tuple[float, ...]
@@ -97,6 +98,7 @@ class Trace:
     seconds: tuple[float, ...]
     clicks: tuple[Click, ...]
     changes: tuple[float, ...] = ()
+    others: int = 0
 
 
 def read(
@@ -107,14 +109,16 @@ def read(
     clicks: int = CLICKS,
     reported: Sequence[int] = REPORTED,
     clicked: Callable[[int], None] = lambda n: None,
+    either: bool = False,
 ) -> Trace:
     """One target, `clicks` clicks.
 
     Args:
         target: one connected structure; reported: after which clicks the Hausdorff distance is computed.
         clicked: told the number of clicks done, after each.
+        either: after each click the reader also looks at the other answer, and keeps it where that is worth it.
     """
-    given: tuple[Click, ...] = ()
+    given: tuple[Prompt, ...] = ()
     click = next_click(target, None, spacing)
     scores: list[float] = []
     seconds: list[float] = []
@@ -128,14 +132,21 @@ def read(
             start = perf_counter()
             answer = engine.segment(prepared, given).mask
             seconds.append(perf_counter() - start)
+            offset, boxed = together(target, answer)
+            if either:
+                asked = (*given, Alternative())
+                other = engine.segment(prepared, asked).mask
+                there, boxes = together(target, other)
+                if dice(*boxes) > dice(*boxed) + WORTH:
+                    given, answer, offset, boxed = asked, other, there, boxes
             if before is not None:
                 changes.append(change(before, answer))
             before = answer
-            offset, boxed = together(target, answer)
         scores.append(dice(*boxed))
         if n in reported:
             far[n] = hausdorff95(*boxed, spacing)
         if n < clicks and click is not None:
             click = _correction(*boxed, offset, spacing)
         clicked(n)
-    return Trace(tuple(scores), far, tuple(seconds), given, tuple(changes))
+    clicked_at = tuple(p for p in given if isinstance(p, Click))
+    return Trace(tuple(scores), far, tuple(seconds), clicked_at, tuple(changes), len(given) - len(clicked_at))

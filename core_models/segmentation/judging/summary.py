@@ -23,7 +23,7 @@ GROUPS = {
 @dataclass(frozen=True)
 class Row:
     """One target of one case: `dice` after each click, `hausdorff95` by the number of clicks as text, seconds of each
-    answer, and how much of each but the first differs from the one before."""
+    answer, how much of each but the first differs from the one before, and how often the other answer was kept."""
 
     cohort: str
     case: str
@@ -33,6 +33,7 @@ class Row:
     hausdorff95: Mapping[str, float | None]
     seconds: list[float]
     changes: Sequence[float] = ()
+    others: int = 0
 
 
 def summary(rows: Sequence[Row], prepare_s: Sequence[float]) -> dict[str, Any]:
@@ -49,6 +50,7 @@ def summary(rows: Sequence[Row], prepare_s: Sequence[float]) -> dict[str, Any]:
         click_s: median and 95th percentile of all answers, and the median of the first; prepare_s: median.
         settled: `settling`'s word on answers that another click followed: how many, how often it said that the next one
             is not worth it, and how often that next one gained `WORTH` all the same, or where it did not say so.
+        others: share of the answers of which the reader kept the other one.
         targets: target → n, dice "1", ..., hausdorff95, clicks_to; groups: name → mean dice of some targets.
     """
     empty: dict[str, Any] = {"n": 0, "dice": {}, "targets": {}}
@@ -94,6 +96,7 @@ def summary(rows: Sequence[Row], prepare_s: Sequence[float]) -> dict[str, Any]:
             "clicks": len(seconds),
         },
         "settled": said(rows),
+        "others": _round(sum(r.others for r in rows) / len(seconds)),
         "prepare_s": _round(np.median(prepare_s)) if len(prepare_s) else None,
     }
 
