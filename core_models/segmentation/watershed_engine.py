@@ -61,7 +61,9 @@ TUBES = 2.0  # ... and one of more than this many tubes of that radius along its
 THICKER = 1.4  # times the radius where it was clicked: another structure, where all leaks
 THIN_OPENINGS = (0.3, 0.45, 0.6)  # of that radius, once what is thicker is cut off
 CUT, LEAKED = len(OPENINGS), len(OPENINGS) + 1  # where no opening held: what is thicker was cut off, or all leaked
-BAND = 4.0  # half-width of the band in which the second watershed decides
+BAND = (4.0, 15.0)  # half-width, from and to, of the band in which the second watershed decides ...
+BANDS = 2.0  # ... between them half the radius of a ball as large as the mask ...
+SURE = 2.0  # ... but for what lies so deep in the core
 EDGE_WEIGHT = 0.15  # of the gradient against depth when clicks compete
 AIR, BONE = -500.0, 150.0  # HU
 MARROW = (50.0, 150.0)  # HU of a click that may be marrow ...
@@ -109,7 +111,7 @@ class WatershedEngine:
     """The default engine: classical, deterministic, CPU only; see the module's docstring."""
 
     name = "watershed"
-    version = "3"
+    version = "4"
     licence = "Apache-2.0 (no weights)"
 
     def prepare(self, volume: Volume) -> Grid:
@@ -428,11 +430,27 @@ def _inscribed(depth: np.ndarray, point: Point, reach: float, spacing: Spacing) 
     return ball(depth.shape, centre, max(2.5, min(40.0, 0.85 * float(depth[centre]))), spacing)
 
 
+def to_edges(grid: Grid, mask: np.ndarray, clicks: Sequence[Click]) -> tuple[np.ndarray, Box]:
+    """A mask of the whole grid that something else drew → (bool in a box, that box) with its rim at the image's edge.
+
+    What lies deeper than `SURE` stays, where it hangs together with a click that adds: thin bones have no middle that
+    is farther from their rim.  How far the rim may go follows from the mask's size.
+    """
+    inside, outside = (
+        [grid.from_native(c.index[::-1]) for c in clicks if c.positive is side]
+        for side in (True, False)  # type: ignore
+    )
+    tissues = [_tissue(grid, point) for point in inside]
+    return _refine(grid, mask, mask, tissues, inside, outside)
+
+
 def _refine(
     grid: Grid, mask: np.ndarray, core: np.ndarray, tissues: list[Tissue], inside: list[Point], outside: list[Point]
 ) -> tuple[np.ndarray, Box]:
     """Move the rim to the image's edge: a watershed on the gradient inside a band; (bool in box, box)."""
-    box = bounds(mask, [*inside, *outside], 3 * BAND, grid.spacing)
+    radius = (np.count_nonzero(mask) * np.prod(grid.spacing) / (4 / 3 * np.pi)) ** (1 / 3)
+    band = float(np.clip(radius / BANDS, *BAND))
+    box = bounds(mask, [*inside, *outside], 3 * band, grid.spacing)
     rough = mask[box]
     inner = signed_distance(rough, grid.spacing)
     smooth = grid.smooth[box]
@@ -441,15 +459,15 @@ def _refine(
         low, high = tissue.window(4.0)
         alike |= (smooth >= low) & (smooth <= high)
     sure = (
-        (inner > BAND)
-        | (core[box] & (inner > 2))
+        (inner > band)
+        | (core[box] & (inner > SURE))
         | balls(rough.shape, shifted(inside, box), CLICK_RADIUS, grid.spacing)
     )
     against = balls(rough.shape, shifted(outside, box), CLICK_RADIUS, grid.spacing)
     sure &= ~against
     for p in shifted(inside, box):
         sure[p] = True
-    other = ((inner < -BAND) | against | (~alike & ~rough)) & ~sure
+    other = ((inner < -band) | against | (~alike & ~rough)) & ~sure
     markers = np.where(sure, 1, np.where(other, 2, 0)).astype(np.int32)
     # Only markers that touch an undecided voxel can flood one; the others would but fill the queue.
     settled = sure.copy()

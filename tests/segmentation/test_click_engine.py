@@ -13,6 +13,7 @@ from core_models.segmentation import registry, watershed_engine
 from core_models.segmentation.clicks import choice, click_net, looking, train_choice, train_clicks
 from core_models.segmentation.clicks.click_engine import ClickEngine
 from core_models.segmentation.engine import Alternative, Box, Click, Mask, Scribble
+from core_models.segmentation.metrics import dice
 from core_models.segmentation.voxels import morphology
 from core_models.study.volume import Volume
 
@@ -85,18 +86,29 @@ def test_a_removing_click_first_is_answered_with_the_one_that_adds(engine, prepa
 OTHER = Alternative()
 
 
-def test_the_other_answer_is_that_of_the_other_engine_and_a_second_one_goes_back(engine, prepared):
+def test_the_other_answer_is_that_of_the_other_engine_and_a_second_one_goes_back(engine):
+    prepared = engine.prepare(replace(_ball(), modality="MR", unit="1"))
+
     def answer(*prompts):
         return engine.segment(prepared, prompts).mask.full()
 
+    def author(*prompts):
+        return engine._answer(prepared, prompts, lambda: False).author
+
     first, second = answer(ROW[0]), answer(ROW[0], OTHER)
-    grid, watershed = prepared.grid, watershed_engine.WatershedEngine()
     assert not np.array_equal(first, second)
-    assert np.mean(second != watershed.segment(grid, ROW[:1]).mask.full()) < 1e-3
+    assert {author(ROW[0]), author(ROW[0], OTHER)} == {"network", "watershed"}
     assert np.array_equal(answer(ROW[0], OTHER, OTHER), first)
     assert np.array_equal(answer(ROW[0], OTHER, OTHER, OTHER), second)
-    of_both = watershed.segment(grid, ROW[:2]).mask.full()
-    assert np.mean(answer(ROW[0], ROW[1], OTHER) != of_both) < 1e-3, "to all clicks, by itself"
+    for row in (ROW[:1], ROW[:2]):
+        other = author(*row, OTHER)
+        assert other != author(*row)
+        if other == "watershed":
+            by_itself = watershed_engine.WatershedEngine().segment(prepared.grid, row).mask.full()
+        else:
+            alone = engine._answer(prepared, row, lambda: False, alone=True)
+            by_itself = looking.Answer(alone.box, alone.inside, 0.0, "").full(prepared.grid.shape) > 0.5
+        assert np.mean(answer(*row, OTHER) != by_itself) < 1e-3, "to all clicks, by itself"
     assert np.array_equal(answer(ROW[0], OTHER, ROW[1], OTHER, OTHER), answer(ROW[0], OTHER, ROW[1]))
 
 
@@ -108,6 +120,25 @@ def test_what_comes_after_the_other_answer_builds_on_it(engine, prepared):
         assert np.array_equal(a, b)
     assert not (one_by_one[0] & ~one_by_one[1]).any(), "a click that adds takes nothing of it away"
     assert not one_by_one[3][20, 22, 40]
+
+
+def test_on_ct_the_networks_rim_is_moved_to_the_edge_and_what_is_thin_stays(prepared):
+    grid, click = prepared.grid, ROW[0]
+    grids = np.ogrid[tuple(slice(0, n) for n in grid.shape)]
+    far = sum((g - c) ** 2 for g, c in zip(grids, (20, 22, 24), strict=True)) ** 0.5
+    for radius in (8, 10):
+        rough = looking.kept(grid.spacing, (far < radius) * np.float32(0.9), [(20, 22, 24)], 0.5, _all(grid))
+        mask = looking.at_edges(grid, [click], rough).full(grid.shape) > 0.5
+        assert dice(mask, far < 10) > 0.97
+    rod = (abs(grids[0] - 20) < 3) & (abs(grids[1] - 22) < 3) & (grids[2] > 4) & (grids[2] < 44)
+    rough = looking.kept(grid.spacing, rod * np.float32(0.9), [(20, 22, 24)], 0.5, _all(grid))
+    assert (looking.at_edges(grid, [click], rough).full(grid.shape) > 0.5)[20, 22, 7:41].all()
+    nothing = looking.kept(grid.spacing, np.zeros(grid.shape, np.float32), [(20, 22, 24)], 0.5, _all(grid))
+    assert not looking.at_edges(grid, [click], nothing).mask.any()
+
+
+def _all(grid):
+    return tuple(slice(0, n) for n in grid.shape)
 
 
 def test_a_row_of_hundreds_of_prompts_is_answered_anew(engine, monkeypatch):

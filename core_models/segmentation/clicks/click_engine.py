@@ -78,7 +78,7 @@ class ClickEngine:
 
     name = "click"
     alternatives = True
-    version = "3"
+    version = "4"
     licence = "Apache-2.0; the weights on the terms of their training data (assets/segmentation/README.md)"
 
     def __init__(self, folder: Path = FOLDER, anatomy: Callable[[Volume], tuple[Structure, ...]] | None = None) -> None:
@@ -175,12 +175,11 @@ class ClickEngine:
         newest = len(latest) if before is not None else len(clicks)
         if before is None and not alone and (drawn := self._under(prepared, clicks)) is not None:
             return drawn
-        answer = looking.look(grid, prepared.pyramid, _net(self.folder), clicks, newest, before, cancelled)
         other = None
         if not prepared.structures and (before is None or not alone):
             other = choice.classical(grid, clicks, clicks[-newest:], before, cancelled)
-        if before is None:
-            answer = looking.first(grid, clicks, answer, other)
+        net = _net(self.folder)
+        answer = looking.learned(grid, prepared.pyramid, net, clicks, newest, before, other, cancelled)
         if other is not None and not alone:
             answer = choice.better(grid, clicks, before, answer, other, _chooser(self.folder))
         return answer if before is None else replace(answer, name=before.name)

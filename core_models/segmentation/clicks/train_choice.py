@@ -88,10 +88,8 @@ def _of_case(case: cohorts.Case, net: ClickNet) -> list[Pair]:
             clicks = [_native(grid, place[::-1], True)]
             before: Answer | None = None
             for number in range(CLICKS):
-                learned = looking.look(grid, pyramid, net, clicks, 1, before, never)
                 other = choice.classical(grid, clicks, clicks[-1:], before)
-                if before is None:
-                    learned = looking.first(grid, clicks, learned, other)
+                learned = looking.learned(grid, pyramid, net, clicks, 1, before, other, never)
                 scores = [dice(a.full(grid.shape) > 0.5, target) for a in (learned, other)]
                 row = choice.features(grid, clicks[-1], before, learned, other)
                 back = case.side != "train" or cohorts.kept_back(case, label)
