@@ -75,10 +75,11 @@ ENGINES: tuple[EngineRow, ...] = (
         version="4",
         task="clicks → one structure, by tissue window and marker watershed",
         licence="Apache-2.0 (no weights)",
-        cost="2 CPU cores, 1-2 s per scan, 0.05-0.4 s per click, under 500 MB",
+        cost="2 CPU cores, 1-2 s per scan, 0.05-0.4 s per click, under 500 MB; its other answer 500 MB more",
         modalities=(),
-        entry="core_models.segmentation.watershed_engine:WatershedEngine",
+        entry="core_models.segmentation.clicks.watershed_first:WatershedFirst",
         needs=("SimpleITK", "skimage", "edt", "numba", "scipy"),
+        alternatives=True,
     ),
 )
 

@@ -12,6 +12,7 @@ from core_models.foundation.reading import Structure
 from core_models.segmentation import registry, watershed_engine
 from core_models.segmentation.clicks import choice, click_net, looking, train_choice, train_clicks
 from core_models.segmentation.clicks.click_engine import ClickEngine
+from core_models.segmentation.clicks.watershed_first import WatershedFirst
 from core_models.segmentation.engine import Alternative, Box, Click, Mask, Scribble
 from core_models.segmentation.metrics import dice
 from core_models.segmentation.voxels import morphology
@@ -148,6 +149,33 @@ def test_a_row_of_hundreds_of_prompts_is_answered_anew(engine, monkeypatch):
     some = looking.Answer(tuple(slice(0, n) for n in volume.shape), np.ones(volume.shape, np.float16), 0.5, "network")
     row = tuple(Click((n % 40, n // 40, 20)) for n in range(600))
     assert not engine.segment(engine.prepare(volume), row).mask.empty
+
+
+def test_the_classical_engine_stands_first_until_its_other_answer_is_asked_for(folder):
+    made = []
+
+    def both():
+        made.append(ClickEngine(folder, classical=True))
+        return made[-1]
+
+    first, plain = WatershedFirst(both), watershed_engine.WatershedEngine()
+    prepared = first.prepare(_ball())
+    for n in (1, 2, 3):
+        same = plain.segment(prepared.grid, ROW[:n])
+        answer = first.segment(prepared, ROW[:n])
+        assert np.array_equal(answer.mask.full(), same.mask.full())
+    assert not made, "nothing of the network is loaded"
+    learned, back = (first.segment(prepared, (ROW[0], *[OTHER] * n)) for n in (1, 2))
+    assert len(made) == 1
+    author = {row: made[0]._answer(prepared.both, row, lambda: False).author for row in (
+        ROW[:1], (ROW[0], OTHER), (ROW[0], OTHER, ROW[1]), (ROW[0], OTHER, OTHER, ROW[1]), (*ROW[:2], OTHER),
+    )}  # fmt: skip
+    assert list(author.values()) == ["watershed", "network", "network", "watershed", "network"], (
+        "what was chosen goes on"
+    )
+    assert np.array_equal(back.mask.full(), plain.segment(prepared.grid, ROW[:1]).mask.full())
+    alone = ClickEngine(folder).segment(ClickEngine(folder).prepare(_ball()), (ROW[0],))
+    assert np.array_equal(learned.mask.full(), alone.mask.full()), "these weights always choose the network"
 
 
 def test_the_other_answer_to_a_click_on_a_radiograph_is_the_networks(folder):

@@ -164,13 +164,16 @@ def test_a_stop_keeps_what_is_done_and_other_code_starts_anew(tmp_path: Path):
         assert evaluation.run([contender(Counting(), digest="d2")], cases, LAZY, tmp_path, 2)["engines"]
 
 
-def test_nothing_to_judge_and_unknown_engines_are_refused(tmp_path: Path):
+def test_nothing_to_judge_and_unknown_engines_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(Refused, match="no labelled scans"):
         evaluation.run([], [], LAZY, tmp_path, 2)
     with pytest.raises(NotFound):
         evaluation.contenders(["nothing"])
-    with pytest.raises(Refused, match="one answer"):
-        evaluation.contenders([evaluation.CLASSICAL + evaluation.EITHER])
+    lone = tuple(replace(row, alternatives=False) for row in registry.ENGINES)
+    with monkeypatch.context() as patched:
+        patched.setattr(registry, "ENGINES", lone)
+        with pytest.raises(Refused, match="one answer"):
+            evaluation.contenders([evaluation.CLASSICAL + evaluation.EITHER])
     both = evaluation.contenders(["click", "click" + evaluation.EITHER])
     assert [(one.name, one.either) for one in both] == [("click", False), ("click + other answer", True)]
     assert both[0].digest == both[1].digest

@@ -74,6 +74,7 @@ class ClickEngine:
     Args:
         folder: of the network's weights.
         anatomy: a radiograph → its structures; the shipped model of radiographs where none is given.
+        classical: the classical engine's answers stand, until the reader asks for the other one: then the network's.
     """
 
     name = "click"
@@ -81,8 +82,14 @@ class ClickEngine:
     version = "4"
     licence = "Apache-2.0; the weights on the terms of their training data (assets/segmentation/README.md)"
 
-    def __init__(self, folder: Path = FOLDER, anatomy: Callable[[Volume], tuple[Structure, ...]] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path = FOLDER,
+        anatomy: Callable[[Volume], tuple[Structure, ...]] | None = None,
+        classical: bool = False,
+    ) -> None:
         self.folder = folder
+        self.classical = classical
         self._anatomy = anatomy or _anatomy
 
     def prepare(self, volume: Volume) -> Prepared:
@@ -93,10 +100,13 @@ class ClickEngine:
         """
         flooding.ready()
         native.ready()
+        return self.prepared(grids.build(volume))
+
+    def prepared(self, grid: Grid) -> Prepared:
+        """As `prepare`, of a grid that was built already."""
         _chooser(self.folder)
         _net(self.folder)
-        grid = grids.build(volume)
-        return Prepared(grid, looking.levels(grid), tuple(self._drawn(volume, grid)))
+        return Prepared(grid, looking.levels(grid), tuple(self._drawn(grid.volume, grid)))
 
     def _drawn(self, volume: Volume, grid: Grid) -> list[Drawn]:
         if volume.shape[0] != 1 or volume.modality not in RADIOGRAPHS:
@@ -126,7 +136,10 @@ class ClickEngine:
         clicks, notes = watershed_engine.settle(as_clicks(grid.volume, prompts))
         answer = self._answer(prepared, prompts, cancelled)
         inside, outside = ([c.index[::-1] for c in clicks if c.positive is side] for side in (True, False))
-        mask = native.upsample_probability(grid, answer.inside.astype(np.float32), answer.box, inside, outside)
+        if answer.author == "watershed":
+            mask = native.upsample(grid, answer.mask, answer.box, inside, outside)
+        else:
+            mask = native.upsample_probability(grid, answer.inside.astype(np.float32), answer.box, inside, outside)
         mask = confined(grid.volume, prompts, mask)
         if watershed_engine.in_outer_air(grid, clicks):
             notes.append(watershed_engine.OUTER_AIR)
@@ -175,12 +188,14 @@ class ClickEngine:
         newest = len(latest) if before is not None else len(clicks)
         if before is None and not alone and (drawn := self._under(prepared, clicks)) is not None:
             return drawn
+        if self.classical and not alone and (before is None or before.author == "watershed"):
+            return choice.classical(grid, clicks, clicks[-newest:], before, cancelled)
         other = None
         if not prepared.structures and (before is None or not alone):
             other = choice.classical(grid, clicks, clicks[-newest:], before, cancelled)
         net = _net(self.folder)
         answer = looking.learned(grid, prepared.pyramid, net, clicks, newest, before, other, cancelled)
-        if other is not None and not alone:
+        if other is not None and not alone and not self.classical:
             answer = choice.better(grid, clicks, before, answer, other, _chooser(self.folder))
         return answer if before is None else replace(answer, name=before.name)
 

@@ -44,9 +44,10 @@ pixels for ACDC and JSRT, whose files tell no spacing; means leave out empty ans
 best answer up to a click. Drop: how far the answer after a click is below it, median over targets, the worst number of
 clicks. Clicks to .80 and .90: medians, "> {clicks}" where half of the targets do not get there. Seconds are of the
 engine's answer alone. Intervals are 95 %, by a bootstrap ({resamples} draws, fixed seed) over patients, or over targets
-where there are fewer than five patients, which tells nothing of other patients. `{either}` is `click` with a
-reader who after each click also looks at its other answer (Shift+A) and keeps it where its Dice is better by more than
-{worth:g}; the key is not counted as a click.
+where there are fewer than five patients, which tells nothing of other patients. `…{either}` is an engine
+with a reader who after each click also looks at its other answer (Shift+A: `watershed` has the network's, `click` that
+of whichever did not stand) and keeps it where its Dice is better by more than {worth:g}; the key is not counted as a
+click.
 
 **Data.** {data}
 No engine was trained on any of it, but for the example CT of TotalSegmentator: it is on the training side of engines
@@ -96,7 +97,7 @@ def page(result: Result) -> str:
             **{name: result[name] for name in ("threads", "arithmetic", "clicks")},
             resamples=RESAMPLES,
             data=f"{data}.",
-            either=f"click{EITHER}",
+            either=EITHER,
             worth=WORTH,
         ),
         _aims(result),
