@@ -182,7 +182,7 @@ export function mount(element, { trigger }) {
   panelReady('segments');
 }
 
-const STEPS = { click: 'click', scribble: 'scribble', box: 'box', lasso: 'lasso', interpolation: 'between slices', alternative: 'other answer', grow: 'grow' };
+const STEPS = { click: 'click', scribble: 'scribble', box: 'box', lasso: 'lasso', interpolation: 'between slices', alternative: 'other', grow: 'grow' };
 
 function stepName({ kind, positive = true, radius_mm: radius }) {
   if (kind === 'stroke') return positive ? `brush ${radius} mm` : `eraser ${radius} mm`;

@@ -1,7 +1,7 @@
 // Segments of an open study and the requests that change them: prompts, edits, undo, deletion.
 //
 // What the reader does leaves as `segments:changed`, `evidence:changed` and `toast`.  A subclass says what is on screen:
-// `annotations` and `drawing`, `metrics`, `moveTo`, `setPositive`, `segmenting`, `invalidate` and `drawNow`.
+// `annotations` and `drawing`, `metrics`, `focus`, `moveTo`, `setPositive`, `segmenting`, `invalidate` and `drawNow`.
 
 import { api, emit } from '../bus.js';
 import { Journal } from './journal.js';
@@ -133,7 +133,8 @@ export class Segmented extends Loaded {
   /** The other of two answers to what the active segment's last prompts asked for. */
   alternative() {
     if (!this.activeRow) return emit('toast', { level: 'info', text: 'Click a structure first; then its other answer can be asked for.' });
-    return this.send({ kind: 'alternative' }, () => {});
+    const last = this.activeRow.clicks.at(-1); // the first time, the network's part is loaded: seconds
+    return this.send({ kind: 'alternative' }, last ? this.focus.pending(last.index) : () => {});
   }
 
   /** A step can be undone while it is the segment's last one, and brought back while nothing came after it. */
