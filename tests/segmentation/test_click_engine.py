@@ -171,7 +171,7 @@ def test_the_classical_engine_stands_first_until_its_other_answer_is_asked_for(f
         ROW[:1], (ROW[0], OTHER), (ROW[0], OTHER, ROW[1]), (ROW[0], OTHER, OTHER, ROW[1]), (*ROW[:2], OTHER),
     )}  # fmt: skip
     assert list(author.values()) == ["watershed", "network", "network", "watershed", "network"], (
-        "what was chosen goes on"
+        "these weights choose the network"
     )
     assert np.array_equal(back.mask.full(), plain.segment(prepared.grid, ROW[:1]).mask.full())
     alone = ClickEngine(folder).segment(ClickEngine(folder).prepare(_ball()), (ROW[0],))

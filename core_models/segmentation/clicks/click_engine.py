@@ -74,7 +74,8 @@ class ClickEngine:
     Args:
         folder: of the network's weights.
         anatomy: a radiograph → its structures; the shipped model of radiographs where none is given.
-        classical: the classical engine's answers stand, until the reader asks for the other one: then the network's.
+        classical: the classical engine's answers stand until the reader asks for the other one; what comes on top of
+            the network's is chosen between both.
     """
 
     name = "click"
@@ -195,7 +196,7 @@ class ClickEngine:
             other = choice.classical(grid, clicks, clicks[-newest:], before, cancelled)
         net = _net(self.folder)
         answer = looking.learned(grid, prepared.pyramid, net, clicks, newest, before, other, cancelled)
-        if other is not None and not alone and not self.classical:
+        if other is not None and not alone:
             answer = choice.better(grid, clicks, before, answer, other, _chooser(self.folder))
         return answer if before is None else replace(answer, name=before.name)
 
