@@ -30,7 +30,7 @@ class EngineRow:
         entry: "module:class", imported on first use.
         needs: top-level packages that must be installed.
         leads: modalities whose default it may be; empty for all that it fits.
-        alternatives: it has a second answer to the same prompts.
+        other: the engine that draws where its second answer to the same prompts is asked for; "" where it has one.
     """
 
     name: str
@@ -42,7 +42,7 @@ class EngineRow:
     entry: str
     needs: tuple[str, ...]
     leads: tuple[str, ...] = ()
-    alternatives: bool = False
+    other: str = ""
 
     @property
     def available(self) -> bool:
@@ -68,7 +68,7 @@ ENGINES: tuple[EngineRow, ...] = (
         # a left kidney or the cord at one click, is quicker and smaller; this engine is ahead on bones and vessels.
         # A picture or a NIfTI without HU names no modality: it is OT, and a radiograph or an MR as a rule.
         leads=("MR", "CR", "DX", "RG", "OT", "SC", "XC"),
-        alternatives=True,
+        other="click",
     ),
     EngineRow(
         name="watershed",
@@ -79,9 +79,15 @@ ENGINES: tuple[EngineRow, ...] = (
         modalities=(),
         entry="core_models.segmentation.clicks.watershed_first:WatershedFirst",
         needs=("SimpleITK", "skimage", "edt", "numba", "scipy"),
-        alternatives=True,
+        other="click",
     ),
 )
+
+
+def drawing(name: str, version: str, alternative: bool) -> tuple[str, str]:
+    """(name, version) of what draws a segment: the engine, or its `other` where an `Alternative` was asked for."""
+    own = next((row.other for row in ENGINES if row.name == name and alternative), "")
+    return next(((row.name, row.version) for row in ENGINES if row.name == own), (name, version))
 
 
 def engine_for(volume: Volume) -> Engine:

@@ -309,18 +309,21 @@ class SegmentService:
             values |= (
                 {"label": answer.label, "suggested": True} if answer.label else _suggested(volume, mask, answer.note)
             )
-        if row is None or row.engine == BY_HAND:
+        chosen = any(isinstance(action, Alternative) for action in (*before.actions, *after.actions))
+        if row is None or row.engine == BY_HAND or chosen:
             values |= self._maker(series_id, after, move)
         if row is None:
             return self.store.add_segment(study_id, series_id, **values), mask
         return self.store.save_segment(row.id, **values), mask
 
     def _maker(self, series_id: str, history: History, move: Move) -> dict[str, str]:
-        """Who draws a segment: the series' engine where there is a prompt, else the reader."""
+        """Who draws a segment: the series' engine where there is a prompt, or its other; else the reader."""
         if all(isinstance(action, Edit) for action in history.actions):
             return {"engine": BY_HAND, "engine_version": ""}
         engine = self._ready(series_id, move.overtaken.is_set).engine
-        return {"engine": engine.name, "engine_version": engine.version}
+        other = any(isinstance(action, Alternative) for action in history.actions)
+        name, version = registry.drawing(engine.name, engine.version, other)
+        return {"engine": name, "engine_version": version}
 
     def _answer(
         self, series_id: str, volume: Volume, row: Any | None, before: History, after: History, move: Move
