@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from core_models.segmentation.edits import Stroke
+from core_models.segmentation.engine import Alternative, Click, Mask, Segmentation, never
 from tests.builders import ct_files
+from tests.webapp.conftest import BallEngine
 from tests.webapp.fakes import prior, statement
 from tests.webapp.served import Served
 
@@ -384,6 +387,37 @@ def test_a_segment_is_listed_measured_and_drawn_in_3d(served: Served, page: Any)
     page.click(f"[data-segment='{row.id}'] button[title='Delete']")
     page.wait_for_selector(".rp-segment", state="detached")
     assert served.services.store.segments(study) == ()
+
+
+def test_the_list_asks_for_the_other_answer_to_the_same_clicks(
+    served: Served, page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = BallEngine.segment
+
+    def both(engine: Any, prepared: Any, prompts: Any, cancelled: Any = never) -> Segmentation:
+        answer = real(engine, prepared, tuple(p for p in prompts if isinstance(p, Click)), cancelled)
+        lower = Mask(answer.mask.offset, answer.mask.voxels[:2], answer.mask.shape)
+        return answer if len(prompts) % 2 else replace(answer, mask=lower)
+
+    for name, value in (("segment", both), ("name", "watershed"), ("alternatives", True)):
+        monkeypatch.setattr(BallEngine, name, value, raising=False)
+    study = served.add(patient="RR-A", StudyInstanceUID="2.25.965", SeriesInstanceUID="2.25.966")
+    series = served.services.store.study(study).series[0].id
+    first = served.services.segments.click(series, (16, 12, 6), True)
+    painted = served.services.segments.add(series, Stroke(((4, 4, 2),), 3.0))
+    _open(page, served, study)
+    page.wait_for_function("window.__viewer?.state().ready")
+    page.hover(f"[data-segment='{painted.id}']")
+    assert page.locator(f"[data-segment='{painted.id}'] button[title^='The other answer']").count() == 0
+    page.hover(f"[data-segment='{first.id}']")
+    page.click(f"[data-segment='{first.id}'] button[title^='The other answer']")
+    page.wait_for_selector(f"[data-segment='{first.id}'][aria-current='true'] summary:has-text('2 steps')")
+    row = served.services.store.segment(first.id)
+    assert (row.engine, [type(s.action) for s in row.steps]) == ("click", [Click, Alternative])
+    page.click(f"[data-segment='{first.id}'] summary")
+    assert "other" in page.inner_text(f"[data-segment='{first.id}'] .rp-history li")
+    tools = page.locator(f"[data-segment='{first.id}'] .rp-tools")
+    assert tools.evaluate("(e) => e.scrollWidth <= e.clientWidth"), "seven icons have room in the list"
 
 
 def test_a_deleted_segment_is_brought_back_from_its_toast_or_by_ctrl_z(served: Served, page: Any) -> None:

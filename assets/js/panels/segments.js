@@ -66,6 +66,11 @@ export function mount(element, { trigger }) {
   const patch = change((segment, values) => api('PATCH', path(segment), values));
   const step = change((segment, way) => api('POST', `${path(segment)}/${way}`));
 
+  function other(segment) {
+    if (segment.id !== active) emit('segment:select', { id: segment.id });
+    emit('segment:alternative');
+  }
+
   function draw() {
     const shown = ofSeries();
     none.hidden = shown.length > 0;
@@ -137,6 +142,7 @@ export function mount(element, { trigger }) {
         icon(segment.visible ? '◉' : '○', segment.visible ? 'Hide' : 'Show', () => patch(segment, { visible: !segment.visible })),
         icon(segment.outline ? '▢' : '▣', segment.outline ? 'Fill' : 'Outline only (O)', () => patch(segment, { outline: !segment.outline })),
         icon('⇥', 'Its largest slice (J)', () => emit('segment:largest', { id: segment.id })),
+        segment.alternatives ? icon('⇄', 'The other answer to the same clicks (Shift+A)', () => other(segment), frozen) : null,
         icon('↶', 'Undo the last step', () => step(segment, 'undo'), frozen || !segment.can_undo),
         icon('↷', 'Redo', () => step(segment, 'redo'), frozen || !segment.can_redo),
         icon('×', 'Delete', () => emit('segment:delete', { id: segment.id }), frozen),

@@ -37,7 +37,6 @@ const PATHS = {
   fresh: 'M8 3v10M3 8h10M2 2h3M2 2v3M14 14h-3M14 14v-3',
   undo: 'M3 6.5h6.5a3.5 3.5 0 0 1 0 7H6M6 3.5l-3 3 3 3',
   redo: 'M13 6.5H6.5a3.5 3.5 0 0 0 0 7H10M10 3.5l3 3-3 3',
-  alternative: 'M2.500 5.500h9.500M9.500 3l2.500 2.500-2.500 2.500M13.500 10.500H4M6.500 8L4 10.500 6.500 13',
   overlay: 'M1.5 8s2.5-4.5 6.5-4.5 6.5 4.5 6.5 4.5-2.5 4.5-6.5 4.5S1.5 8 1.5 8zM8 6.2a1.8 1.8 0 1 0 .01 0',
   help: 'M5.6 6a2.4 2.4 0 1 1 3.6 2.1c-.800.5-1.2 1-1.2 1.9M8 12.6v.4',
 };
@@ -83,7 +82,6 @@ export class Toolbar {
     this.button('add', 'Clicks add to the segment (+)', () => viewer.setPositive(true), () => viewer.positive).classList.add('rr-add');
     this.button('remove', 'Clicks remove from the segment (−, or Alt+click)', () => viewer.setPositive(false), () => !viewer.positive).classList.add('rr-remove');
     this.fresh = this.button('fresh', 'New segment (N)', () => viewer.newSegment(), () => viewer.stored && viewer.active === null);
-    this.button('alternative', 'The other answer to the same clicks (Shift+A)', () => viewer.alternative(), null, () => !viewer.activeRow?.alternatives);
     this.button('undo', 'Undo the last step or measurement (U)', () => viewer.undo(), null, () => !viewer.journal.done.length && !viewer.activeRow?.can_undo);
     this.button('redo', 'Redo (Shift+Ctrl+Z)', () => viewer.redo(), null, () => !viewer.journal.undone.length && !viewer.activeRow?.can_redo);
     this.group();
@@ -127,6 +125,7 @@ export class Toolbar {
     this.radius = menu.number('Brush radius, mm', '[ and ]', RADII[0], RADII[RADII.length - 1], (mm) => viewer.drawing.setRadius(mm), 0.5);
     menu.item(icon('between'), 'Fill in between painted slices', 'Shift+I', () => viewer.interpolate(), null, () => !viewer.activeRow?.steps.some((step) => step.kind === 'stroke'));
     menu.line();
+    menu.item(null, 'The other answer to the clicks', 'Shift+A', () => viewer.alternative(), null, () => !viewer.activeRow?.alternatives);
     menu.item(null, 'Hint for the next click', 'Shift+H', () => viewer.toggleHints(), () => viewer.hints);
     menu.item(null, 'Go to the hint', 'Shift+J', () => viewer.toHint(), null, () => !viewer.activeRow?.hint);
   }

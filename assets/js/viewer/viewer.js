@@ -77,6 +77,7 @@ export class Viewer extends Segmented {
       on('viewer:goto', (detail) => this.goto(detail.lps, detail.segment, detail.annotation)),
       on('segment:largest', ({ id }) => this.toLargest(id)),
       on('segment:delete', ({ id }) => this.removeSegment(id)),
+      on('segment:alternative', () => this.alternative()),
       on('finding:show', (detail) => this.showFinding(detail)),
     ];
     this.stop.signal.addEventListener('abort', () => stops.forEach((end) => end()));
