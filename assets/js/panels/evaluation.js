@@ -156,6 +156,7 @@ function clicks(c) {
     'Click segmentation',
     `Dice after 1, 3 and 5 simulated clicks, each on the deepest point of the largest error; the line is the 95 % interval at 3. HD95: 95% Hausdorff distance at 5 clicks, in mm (pixels for ACDC and JSRT). In bold the engine that the page takes. Seconds: a click's median on ${c.threads ?? '–'} threads.`,
     table(['Data', 'engine', 'n', '1', '3', '', '5', 'HD95', 'to .80', 's'], rows, 'Click segmentation'),
+    c.rows.some((row) => row.engine.endsWith('+ other answer')) ? h('p.rp-dim', {}, '+ other answer: read by someone who also looks at the other answer (Shift+A) after each click and keeps the better one.') : null,
     c.rows.some((row) => row.trains) ? h('p.rp-dim', {}, '* The engines with weights were trained on this scan; it judges the others.') : null,
     h('p.rp-dim', {}, `${c.default} on the demo CT:`),
     table(['Target', '1', '3', '5', 'HD95', 'to .80'], targets, 'Click segmentation by target'),
