@@ -253,6 +253,11 @@ def test_a_key_or_the_menu_asks_for_the_other_answer(view: Screen, monkeypatch: 
     view.until(f"viewer.activeRow.steps.length === 2 && !{inside}")
     row = view.harness.store.segment(view.state("active"))
     assert [s.action for s in row.steps] == [Click(at), Alternative()]
+    view.page.keyboard.press("u")
+    view.until(f"viewer.activeRow.steps.length === 1 && {inside}")
+    view.page.evaluate("Promise.all([1, 2, 3].map(() => window.__viewer.viewer.alternative()))")
+    view.until(f"viewer.activeRow.steps.length === 2 && !{inside}")
+    assert view.page.evaluate("window.__viewer.viewer.turning") is None
     view.page.click("[data-menu=scribble]")
     view.page.click(".rr-flyout:visible >> text=The other answer")
     view.until(f"viewer.activeRow.steps.length === 3 && {inside}")

@@ -23,6 +23,7 @@ export class Segmented extends Loaded {
     this.begins = null; // the page's own word for one that has none yet
     this.queue = Promise.resolve(); // what is undone, redone and measured goes to the server one after the other
     this.flying = new Set(); // prompts on their way: a newer one overtakes those of the same segment
+    this.turning = null; // the other answer, while it is on its way
     this.requests = this.answered = this.sentAt = 0;
     this.journal = new Journal();
     this.offers = new AbortController(); // ends what toasts offer to undo in this study
@@ -130,11 +131,13 @@ export class Segmented extends Loaded {
     return this.send({ kind: 'interpolation', axis: stroke.axis }, () => {});
   }
 
-  /** The other of two answers to what the active segment's last prompts asked for. */
+  /** The other of two answers to what the active segment's last prompts asked for; one at a time: two are none. */
   alternative() {
+    if (this.turning) return this.turning;
     if (!this.activeRow) return emit('toast', { level: 'info', text: 'Click a structure first; then its other answer can be asked for.' });
     const last = this.activeRow.clicks.at(-1); // the first time, the network's part is loaded: seconds
-    return this.send({ kind: 'alternative' }, last ? this.focus.pending(last.index) : () => {});
+    const done = last ? this.focus.pending(last.index) : () => {};
+    return (this.turning = this.send({ kind: 'alternative' }, done).finally(() => (this.turning = null)));
   }
 
   /** A step can be undone while it is the segment's last one, and brought back while nothing came after it. */
