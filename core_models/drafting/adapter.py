@@ -42,7 +42,7 @@ class Recipe:
     alpha: int = 32
     learning_rate: float = 4e-4
     warmup_steps: int = 30
-    epochs: int = 2
+    epochs: int = 3
     batch: int = 8
     max_tokens: int = 448
     seed: int = 0

@@ -7,7 +7,7 @@ What a pair is made of, per study and epoch (all choices from one seeded generat
 - a finding heading is offered as a card as it is, or as a proposal that only a hedged sentence may follow from;
 - a heading that no kept sentence states gets a sentence made of its own words, or is not offered: every card that is
   offered is written about;
-- in a study with findings, its normal sentences rest on a card "otherwise normal"; half the time that card and
+- in a study with findings, its normal sentences rest on a card "otherwise normal"; a quarter of the time that card and
   those sentences are left out together, so that negatives are written only where the reader asserts them;
 - evidence is changed so that the model follows it and not the corpus's habits: a card and all that rests on it is left
   out; a finding of another study is put in with its sentence; left and right change places in cards and sentences;
@@ -37,7 +37,7 @@ MAX_STATEMENTS = 16
 PROPOSED_P = 0.5  # of a proposed card: any probability makes it one
 # How often evidence is changed, per study and epoch.
 DROPPED, ADDED, MIRRORED, STRIPPED, PROPOSED, MEASURED, NO_STEPS = 0.15, 0.15, 0.15, 0.2, 0.15, 0.12, 1 / 12
-OTHERWISE_NORMAL = 0.5  # of the studies with findings: the report's own normal sentences are among the target
+OTHERWISE_NORMAL = 0.75  # of the studies with findings: the report's own normal sentences are among the target
 
 
 @dataclass(frozen=True)
@@ -346,13 +346,12 @@ class Dataset:
                 continue
             lines.append((s.section, s.text, ids))
         stated = {i for _, _, ids in lines for i in ids}
-        at = next((n for n, line in enumerate(lines) if line[0] == "I"), len(lines))
         for n, card in enumerate(cards, 1):
             if n in stated or card.follows == "normal" or (plain or rng.random() < 0.4):
                 continue
             text = phrases.hedged(card.heading, rng) if card.follows == "possible" else phrases.plain(card.heading)
             if _supported("F", text, (n,), evidence):
-                lines.insert(at, ("F", text, (n,)))
+                lines.insert(_place(card.region, lines), ("F", text, (n,)))
                 stated.add(n)
         lines = lines[:MAX_STATEMENTS]
         stated = {i for _, _, ids in lines for i in ids}
@@ -437,6 +436,12 @@ def signed_example(
     offered = [prompt.Line(card.region, card.statement, prompt.follows(card)) for card in cards]
     text = prompt.build(indication, offered, (), modality)
     return Example(ident, text, "\n".join(x.format() for x in lines), all(x.follows == "normal" for x in offered))
+
+
+def _place(region: str, lines: Sequence[tuple[str, str, tuple[int, ...]]]) -> int:
+    """Where a new sentence of the findings goes: after the last one on its region, else after all of them."""
+    end = next((n for n, line in enumerate(lines) if line[0] == "I"), len(lines))
+    return next((n for n in range(end, 0, -1) if f.region_of(lines[n - 1][1]) == region), end)
 
 
 def _certainty(term: int, sentences: Sequence[_Sentence], plain: bool, rng: random.Random) -> prompt.Follows:

@@ -137,11 +137,12 @@ class Pen:
 
     # ---- a line ------------------------------------------------------------------------------------------------------
 
-    def line(self, about: int = 0) -> Generator[Need, Answer, Written | None]:
+    def line(self, about: int = 0, owed: bool = False) -> Generator[Need, Answer, Written | None]:
         """The next line; None where the form leaves nothing to write.
 
         Args:
             about: the card that it must be about, 0: any.
+            owed: it must call normal what the findings have not spoken of yet (`Form.owed`).
         """
         form = self.form
         self._at_line = self._logits, list(self._pending), self._fed
@@ -151,7 +152,14 @@ class Pen:
             sections = [s for s in ("F", "I") if s >= form.section and about in form.first(s)][:1]
         if not sections:
             return None
-        section = yield from self._choose(sections)
+        whole, regions = form.owed()
+        if not owed or not regions:
+            section = yield from self._choose(sections)
+            owed = section == "I" and bool(regions) and not about
+            if owed:  # not yet
+                yield from self._back_to(*self._at_line)
+        if owed:
+            return (yield from self._owed(whole, regions))
         if not form.steps:
             form.began(section[0], ())
             self._header = (section, ())
@@ -168,6 +176,15 @@ class Pen:
             (ids if more[1] == "E" else priors).append(int(more[2:]))
         form.began(section, ids)
         self._header, self._region = (header, tuple(ids)), more.split()[0]
+        return (yield from self._sentence())
+
+    def _owed(self, whole: int, regions: Sequence[str]) -> Generator[Need, Answer, Written]:
+        """A line of the findings that calls one of the regions normal: that which the model would speak of first."""
+        section = yield from self._choose(["F"])
+        card = yield from self._choose([f" E{whole}"])
+        said = yield from self._choose([f" {region} normal:" for region in regions])
+        self.form.began(section, [whole])
+        self._header, self._region = (f"{section}{card}{said}", (whole,)), said.split()[0]
         return (yield from self._sentence())
 
     def again(self, temperature: float) -> Generator[Need, Answer, Written | None]:

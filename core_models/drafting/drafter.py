@@ -4,7 +4,8 @@ The model sees the cards under its own numbers (E1, E2, … in board order) and 
 (`statements.py`), held to its form (`form.py`).  Each line is checked at once (`verify.py`): one that the cards do not
 support is written again, up to three times, and if all fail it stands there marked.  Only a sentence that calls a
 region normal where a card says otherwise is left out, and named: it rests on "all else is normal" and adds nothing to
-what that card says.  A report does not end before every card is written about; a card that the model does not state
+what that card says.  A report does not end before every card is written about, nor the findings of a radiograph before
+heart, lungs and pleura are called normal where a card says that the rest is; a card that the model does not state
 even when it is made to is stated in its own words.  Numbers come from the cards, never from the model.
 """
 
@@ -22,7 +23,7 @@ from core_models.drafting import decoding, phrases, prompt, statements, verify, 
 from core_models.drafting import findings as f
 from core_models.drafting.adapter import opening
 from core_models.drafting.evidence import IMAGE, Draft, DraftModel, Evidence, Section, Statement, Step
-from core_models.drafting.form import Form
+from core_models.drafting.form import CORE, Form
 from core_models.drafting.vision_language import VisionLanguage
 from core_models.errors import Refused
 
@@ -157,10 +158,15 @@ class _Plan:
 
 
 class Drafter:
-    """One loaded model; `stream` and `many` may be called from any thread, one at a time is written."""
+    """One loaded model; `stream` and `many` may be called from any thread, one at a time is written.
 
-    def __init__(self, model: VisionLanguage) -> None:
+    Args:
+        core: regions that the findings of a radiograph speak of where a card says that the rest is normal (`Form`).
+    """
+
+    def __init__(self, model: VisionLanguage, core: Sequence[str] = CORE) -> None:
         self.model = model
+        self.core = core
         self._lock = threading.Lock()
 
     @cached_property
@@ -224,18 +230,14 @@ class Drafter:
         names = {f"E{k}": card.id for k, card in enumerate(read, 1)}
         names |= {f"P{k}": ident for k, (ident, _) in enumerate(quoted, 1)}
         lines = [prompt.Line(c.region, c.statement, prompt.follows(c)) for c in read]
-        text = prompt.build(
-            job.indication,
-            lines,
-            [t for _, t in quoted],
-            MODALITIES.get(job.modality, "radiograph"),
-            job.steps,
-        )
+        modality = MODALITIES.get(job.modality, "radiograph")
+        text = prompt.build(job.indication, lines, [t for _, t in quoted], modality, job.steps)
+        core = self.core if modality == MODALITIES["DX"] else ()
         seen = "" if job.picture is None else COARSE if self.model.sees else self.model.blind
         unseen = (seen or NO_PICTURE, *_unseen(job, left, usable))
         # Whoever searched for the priors knows the index, and fills in its digest.
         info = DraftModel(self.model.name, self.model.adapter, "", job.seed)
-        return _Plan(job, read, Form(lines, len(quoted), job.steps), names, text, unseen, info, unnamed)
+        return _Plan(job, read, Form(lines, len(quoted), job.steps, core), names, text, unseen, info, unnamed)
 
     def _row(self, plan: _Plan) -> decoding.Row:
         shown = plan.job.picture is not None and self.model.sees
@@ -252,13 +254,14 @@ class Drafter:
         out: list[Statement] = []
         left_out: list[Statement] = []
         malformed = repeated = 0
-        about = 0
+        about, owed = 0, False
         complete = not plan.read
         for own in self._unnamed(plan):
             out.append(own)
             yield Finished(own)
         while plan.read and pen.tokens < decoding.MAX_TOKENS:
-            written = yield from pen.line(about)
+            written = yield from pen.line(about, owed)
+            owed = False
             if written is None:
                 if about and (missing := form.uncovered()):  # no line may be about that card any more
                     about = missing[0]
@@ -286,8 +289,13 @@ class Drafter:
                 yield Finished(statement)
                 if statement.support == "supported":
                     form.covered |= {k for k in written.ids if verify.states(_words(statement), plan.read[k - 1])}
+            if whole and statement is not None:  # if only in vain
+                form.called |= {statement.region} | {f.BY_NAME[r.concept].region for r in f.readings(_words(statement))}
             about = 0
-            if written.ends or not form.sections():
+            if written.ends and form.owed()[1]:
+                owed = True
+                pen.go_on()
+            elif written.ends or not form.sections():
                 if not (missing := form.uncovered()):
                     complete = True
                     break

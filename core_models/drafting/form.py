@@ -23,6 +23,8 @@ MAX_TOGETHER = 6  # cards in one line
 # the model was not taught any.
 _TIMES: dict[str, tuple[int, int]] = {"present": (2, 1), "possible": (1, 1), "measured": (1, 0), "normal": (0, 0)}
 _WHOLE = (8, 2)  # the card that says that all else is normal
+# What a report on a chest radiograph says of these it says in four of five, where nothing is wrong with them.
+CORE = ("heart", "lungs", "pleura")
 _TAKEN_BACK = 3  # after so many sentences that do not stand, nothing more is called normal
 
 
@@ -34,14 +36,21 @@ class Form:
         cards: E1, E2, … as the model reads them.
         priors: how many there are, P1, P2, ….
         steps: whether each sentence comes with its reasoning; without, only the section is chosen.
+        core: regions of which the findings say that they are normal where a card says that the rest is, and none of
+            theirs says otherwise.
+
+    Attributes:
+        covered: cards (from 1) that are stated; `called`: regions of which something is called normal.
     """
 
     cards: Sequence[prompt.Line]
     priors: int = 0
     steps: bool = True
+    core: Sequence[str] = ()
     section: str = "F"
     lines: int = 0
     covered: set[int] = field(default_factory=set)
+    called: set[str] = field(default_factory=set)
     _used: Counter[tuple[str, int]] = field(default_factory=Counter)
     _forced: set[int] = field(default_factory=set)
     _closed: set[tuple[str, str]] = field(default_factory=set)
@@ -55,6 +64,15 @@ class Form:
     def unstated(self) -> tuple[int, ...]:
         """Cards that a report must write about and has not, however often it was made to try."""
         return tuple(k for k, card in enumerate(self.cards, 1) if k not in self.covered and not self._whole(card))
+
+    def owed(self) -> tuple[int, list[str]]:
+        """The card that says that the rest is normal, and the core regions that the findings have not spoken of yet."""
+        whole = next((k for k, card in enumerate(self.cards, 1) if self._whole(card)), 0)
+        if not (whole and self.steps and self.section == "F" and self.lines < MAX_LINES and self._open("F", whole)):
+            return 0, []
+        wrong = {card.region for card in self.cards if card.follows in ("present", "possible")}
+        regions = self._regions("F")
+        return whole, [r for r in self.core if r not in self.called and r not in wrong and r in regions]
 
     def sections(self) -> list[str]:
         """The sections that the next line may be of; none where nothing is left to write about."""

@@ -96,6 +96,12 @@ def check(statement: Statement, cards: Sequence[Evidence]) -> Statement:
     return replace(statement, support="supported", note="")
 
 
+def supported(text: str, card: Evidence) -> bool:
+    """Whether a sentence that cites this one card holds nothing that the card does not say."""
+    statement = Statement("s1", "findings", card.region, text, (card.id,), template=text)
+    return check(statement, [card]).support == "supported"
+
+
 def states(statement_text: str, card: Evidence) -> bool:
     """Whether a sentence says what the card says: affirms its finding, on its side, or denies what a negative denies.
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from core_models.drafting import decoding, drafter, prompt, statements, verify
 from core_models.drafting.drafter import Done, Drafter, Finished, Job, Omission, Partial, PriorText, Started
 from core_models.drafting.evidence import Draft, Evidence, Step
-from core_models.drafting.form import MAX_LINES
+from core_models.drafting.form import CORE, MAX_LINES
 from core_models.errors import Refused
 from tests.drafting import tiny
 from tests.drafting.cards import finding, measurement
@@ -36,8 +36,8 @@ PICTURE = np.arange(90 * 70, dtype=np.uint16).reshape(90, 70)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def writer(model: Any, **values: Any) -> Drafter:
-    return Drafter(tiny.drafting(model, **values))
+def writer(model: Any, core: Sequence[str] = (), **values: Any) -> Drafter:
+    return Drafter(tiny.drafting(model, **values), core)
 
 
 def events(model: Any, cards: Sequence[Evidence] = CARDS, priors: Sequence[PriorText] = (), **options: Any) -> list:
@@ -270,12 +270,54 @@ def test_a_normal_sentence_that_another_try_makes_right_stays() -> None:
     assert done.left_out == ()
 
 
+ALL_WELL = (finding("E1", "normal", region="other"),)
+SUMMARY = "I E1 other normal: No acute disease."
+
+
+def test_the_findings_call_the_core_normal_before_the_impression() -> None:
+    script = Scripted(
+        "F E1 lungs normal: The lungs are clear.",
+        (SUMMARY, "F E1 pleura normal: No pleural effusion."),
+        (SUMMARY, "F E1 heart normal: The heart is normal in size."),
+        SUMMARY,
+    )
+    done = list(writer(script, core=CORE).stream(Job(ALL_WELL)))[-1].draft
+    assert [(s.section, s.region) for s in done.statements] == [
+        ("findings", "lungs"),
+        ("findings", "pleura"),
+        ("findings", "heart"),
+        ("impression", "other"),
+    ]
+    assert done.complete
+    assert all(s.support == "supported" for s in done.statements)
+
+
+def test_what_a_sentence_denies_is_of_its_findings_regions() -> None:
+    script = Scripted("F E1 lungs normal: The lungs are clear without effusion.", SUMMARY)
+    done = list(writer(script, core=("lungs", "pleura")).stream(Job(ALL_WELL)))[-1].draft
+    assert [s.section for s in done.statements] == ["findings", "impression"]
+
+
+def test_a_report_does_not_end_before_the_core_is_called_normal() -> None:
+    script = Scripted("F E1 lungs normal: The lungs are clear.")
+    done = list(writer(script, core=CORE).stream(Job(ALL_WELL)))[-1].draft
+    assert {s.region for s in done.statements} == set(CORE), "asked for, whatever is written then"
+    assert done.complete
+
+
+@pytest.mark.parametrize("values", [{"modality": "CT"}, {"steps": False}])
+def test_the_core_is_that_of_a_radiograph_with_reasoning(values: dict[str, Any]) -> None:
+    script = Scripted("F E1 lungs normal: The lungs are clear." if values.get("steps", True) else "F: Clear lungs.")
+    done = list(writer(script, core=CORE).stream(Job(ALL_WELL, **values)))[-1].draft
+    assert len(done.statements) == 1
+
+
 def test_one_side_does_not_state_a_card_of_both() -> None:
     both = finding("E1", "Pleural Effusion/bilateral/small", region="pleura")
     done = draft(["F E1 pleura present: There is a small left pleural effusion."], (both,))
     assert [s.text for s in done.statements if s.support == "supported"] == [
         "There is a small left pleural effusion.",
-        "Small bilateral pleural effusion.",
+        "Small bilateral pleural effusions.",
     ]
 
 

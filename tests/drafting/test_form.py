@@ -98,6 +98,25 @@ def test_what_was_not_written_about_is_asked_for_once_and_named_until_it_is() ->
     assert 3 not in form.first("I")
 
 
+def test_the_rest_is_owed_of_core_regions_that_no_card_and_no_sentence_speaks_of() -> None:
+    cards = [
+        Line("heart", "Cardiomegaly/mild"),
+        Line("pleura", "no pneumothorax", "normal"),
+        Line("other", "otherwise normal", "normal"),
+    ]
+    form = Form(cards, core=("heart", "lungs", "pleura"))
+    assert form.owed() == (3, ["lungs", "pleura"]), "of the heart a card says otherwise"
+    form.called.add("lungs")
+    form.took_back("F", (), "pleura")
+    assert form.owed() == (3, []), "one is called normal, of the other a sentence was taken back"
+    form = Form(cards, core=("lungs",))
+    form.began("I", [1])
+    assert form.owed() == (0, []), "after the impression no finding"
+    assert Form(cards[:2], core=("lungs",)).owed() == (0, []), "nobody said that the rest is normal"
+    assert Form(cards, steps=False, core=("lungs",)).owed() == (0, [])
+    assert Form(cards).owed() == (3, [])
+
+
 def test_without_reasoning_only_the_section_is_chosen() -> None:
     form = Form(CARDS, steps=False)
     assert form.sections() == ["F:", "I:"]
