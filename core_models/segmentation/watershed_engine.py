@@ -5,7 +5,8 @@ candidate; negative clicks cut it by a watershed on its distance map, in which e
 ball inscribed around it (so two organs that touch part at their neck); an opening at a radius proportional to that
 ball sheds the thin bridges to everything else.  A second watershed, on the gradient, then moves the rim to the edge
 in the image.  Clicks are combined in order; all of them are answered anew with each one, but a click that adds takes
-nothing away, nor the other way round.  The answer depends on nothing but the volume and the prompts.
+nothing away, nor the other way round.  A vertebra and a rib, which no value parts from their neighbours, are told by
+their shape (`vertebra`, `rib`).  The answer depends on nothing but the volume and the prompts.
 
 Sources: Beucher & Meyer, "The morphological approach to segmentation: the watershed transformation" (1993) for
 marker watersheds; the distance-map flooding is the usual separation of touching particles.  Lengths are nominal mm.
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core_models.errors import Cancelled, Refused
+from core_models.segmentation import rib, vertebra
 from core_models.segmentation.engine import Click, Prompt, Segmentation, never
 from core_models.segmentation.prompts import as_clicks, confined
 from core_models.segmentation.voxels import flooding, native
@@ -61,6 +63,7 @@ TUBES = 2.0  # ... and one of more than this many tubes of that radius along its
 THICKER = 1.4  # times the radius where it was clicked: another structure, where all leaks
 THIN_OPENINGS = (0.3, 0.45, 0.6)  # of that radius, once what is thicker is cut off
 CUT, LEAKED = len(OPENINGS), len(OPENINGS) + 1  # where no opening held: what is thicker was cut off, or all leaked
+TOLD = LEAKED + 1  # a bone told by its shape: nothing was opened
 BAND = (4.0, 15.0)  # half-width, from and to, of the band in which the second watershed decides ...
 BANDS = 2.0  # ... between them half the radius of a ball as large as the mask ...
 SURE = 2.0  # ... but for what lies so deep in the core
@@ -69,6 +72,7 @@ AIR, BONE = -500.0, 150.0  # HU
 MARROW = (50.0, 150.0)  # HU of a click that may be marrow ...
 CASE_RADIUS, CASE_BRIGHT, CASE_SHARE = 16.0, 200.0, 0.1  # ... when so much within this is so bright
 ENCASED_BELOW = 30.0
+SOFT_BONE, BONE_RIM = 90.0, 6.0  # HU, mm: what a further click adds to a bone told by its shape, and how far at least
 CACHED = 8
 KEPT = 16  # answers in memory for each scan, some megabytes each
 IN_TURN = 50  # prompts that build on each other: a row of 500 must not take minutes when a study is opened again
@@ -99,19 +103,24 @@ class Tissue:
 
 @dataclass(frozen=True)
 class Candidate:
-    """All that is connected to one positive click through its window, in its own box, before any negative click."""
+    """All that is connected to one positive click through its window, in its own box, before any negative click.
+
+    Attributes:
+        whole: it is a structure already, told by its shape: nothing is to be opened.
+    """
 
     box: Box
     mask: np.ndarray
     depth: np.ndarray
     tissue: Tissue
+    whole: bool = False
 
 
 class WatershedEngine:
     """The default engine: classical, deterministic, CPU only; see the module's docstring."""
 
     name = "watershed"
-    version = "4"
+    version = "5"
     licence = "Apache-2.0 (no weights)"
 
     def prepare(self, volume: Volume) -> Grid:
@@ -203,9 +212,12 @@ def coarse(grid: Grid, clicks: list[Click], cancelled: Callable[[], bool] = neve
         [grid.from_native(c.index[::-1]) for c in clicks if c.positive is side]
         for side in (True, False)  # type: ignore
     )
-    mask, core, tissues = _grow(grid, inside, outside)
+    mask, core, tissues, told = _grow(grid, inside, outside)
     if cancelled():
         raise Cancelled(CANCELLED)
+    if told:
+        box = bounds(mask, [*inside, *outside], RIM_RADIUS, grid.spacing)
+        return reached(mask[box], shifted(inside, box)), box
     return _refine(grid, mask, core, tissues, inside, outside)
 
 
@@ -254,14 +266,23 @@ def _candidate(grid: Grid, point: Point) -> Candidate:
     if point in grid.cache:
         return grid.cache[point]
     tissue = _tissue(grid, point)
-    low, high = tissue.window()
-    around, inside = ball(grid.shape, point, CLICK_RADIUS, grid.spacing)
-    offset = np.array([s.start for s in around])
-    mask = flood(grid.smooth, [tuple(o + offset) for o in np.argwhere(inside)], low, high)
-    mask[around] |= inside
-    box = bounds(mask, [point], 6.0, grid.spacing)
-    mask = close(mask[box])
-    found = Candidate(box, mask, distance(mask, grid.spacing), tissue)
+    shaped = vertebra.found(grid, point)
+    if shaped is not None:
+        box, mask = shaped
+    else:
+        low, high = tissue.window()
+        around, inside = ball(grid.shape, point, CLICK_RADIUS, grid.spacing)
+        offset = np.array([s.start for s in around])
+        mask = flood(grid.smooth, [tuple(o + offset) for o in np.argwhere(inside)], low, high)
+        mask[around] |= inside
+        box = bounds(mask, [point], 6.0, grid.spacing)
+        mask = close(mask[box])
+    found = Candidate(box, mask, distance(mask, grid.spacing), tissue, shaped is not None)
+    rod = None if found.whole else rib.found(grid, point)
+    if rod is not None:
+        # What is no brighter than marrow and holds together by itself is a vessel.
+        alone = tissue.centre <= BONE and _core(found.depth, *shifted([point], box), grid.spacing, np.inf)[2] < CUT
+        found = found if alone else Candidate(*rod, distance(rod[1], grid.spacing), tissue, whole=True)
     clicks = list(grid.cache)
     if len(clicks) >= CACHED:
         grid.cache.pop(clicks[0], None)
@@ -269,10 +290,15 @@ def _candidate(grid: Grid, point: Point) -> Candidate:
     return found
 
 
-def _grow(grid: Grid, inside: list[Point], outside: list[Point]) -> tuple[np.ndarray, np.ndarray, list[Tissue]]:
-    """The union of what every positive click claims: (mask, its sure core, the tissues clicked), whole grid."""
+def _grow(grid: Grid, inside: list[Point], outside: list[Point]) -> tuple[np.ndarray, np.ndarray, list[Tissue], bool]:
+    """The union of what every positive click claims, on the whole grid.
+
+    Returns:
+        (mask, its sure core, the tissues clicked, whether it is a bone told by its shape, with its rim in place).
+    """
     mask, core = np.zeros(grid.shape, bool), np.zeros(grid.shape, bool)
     tissues = []
+    told = False
     for point in inside:
         tissue = _tissue(grid, point)
         tissues.append(tissue)
@@ -280,37 +306,45 @@ def _grow(grid: Grid, inside: list[Point], outside: list[Point]) -> tuple[np.nda
             continue
         near, within = ball(grid.shape, point, SIDE_REACH, grid.spacing)
         if (mask[near] & within).any():
-            _extend(grid, mask, point, tissue)
+            _extend(grid, mask, point, tissue, told)
             continue
         candidate = _candidate(grid, point)
+        if told and not candidate.whole:  # what is missing of a bone hangs together with all other bones
+            _extend(grid, mask, point, tissue, told)
+            continue
+        told |= candidate.whole
         # A click that adds to a segment does not multiply it: four times what is there, or a 30 mm ball, is a leak.
         limit = max(GROWTH * np.count_nonzero(mask), 14_000 / np.prod(grid.spacing)) if mask.any() else np.inf
         part, heart = _part(grid, candidate, point, inside, outside, float(limit))
         mask[candidate.box] |= part
         core[candidate.box] |= heart
     mask &= ~balls(grid.shape, [p for p in outside if mask[p]], CLICK_RADIUS, grid.spacing)
-    return mask, core, tissues
+    return mask, core, tissues, told
 
 
-def _extend(grid: Grid, mask: np.ndarray, point: Point, tissue: Tissue) -> None:
+def _extend(grid: Grid, mask: np.ndarray, point: Point, tissue: Tissue, bone: bool) -> None:
     """Correct the rim in place: add the missing tissue around a click that lies beside what is there already.
 
     How far it reaches follows from how thick the missing piece is at the click, so a sliver stays a sliver.
+
+    Args:
+        bone: the mask is a bone told by its shape: what is missing of it is bone, too.
     """
     box, _ = ball(grid.shape, point, RIM_REACH, grid.spacing)
     (at,) = shifted([point], box)
-    low, high = tissue.window()
+    low, high = (SOFT_BONE, np.inf) if bone else tissue.window()
     missing = (grid.smooth[box] >= low) & (grid.smooth[box] <= high) & ~mask[box]
     missing[at] = True
+    rim = BONE_RIM if bone else RIM_RADIUS
     depth = distance(missing, grid.spacing)
     centre = deepest_near(depth, at, 3.0, grid.spacing)
     radius = float(depth[centre])
-    around, within = ball(missing.shape, at, float(np.clip(RIM_BALLS * radius, RIM_RADIUS, RIM_REACH)), grid.spacing)
+    around, within = ball(missing.shape, at, float(np.clip(RIM_BALLS * radius, rim, RIM_REACH)), grid.spacing)
     near = np.zeros_like(missing)
     near[around] = within
     core = reached(near & (depth > OPENINGS[0] * radius), [centre])
     close_by = np.zeros_like(missing)
-    around, within = ball(missing.shape, at, RIM_RADIUS, grid.spacing)
+    around, within = ball(missing.shape, at, rim, grid.spacing)
     close_by[around] = within
     piece = near & (distance(~core, grid.spacing) <= OPENINGS[0] * radius * 1.15) if core.any() else close_by
     mask[box] |= missing & (piece | close_by)
@@ -328,14 +362,23 @@ def _part(
         around, within = ball(mask.shape, at, CLICK_RADIUS, grid.spacing)
         mask[around] |= within
         depth = depth_of(mask, grid.spacing)
-    core, opening, _ = _core(depth, at, grid.spacing, limit)
-    return grown(core, opening * 1.15, grid.spacing) & mask, core
+    if candidate.whole:
+        core = reached(mask, [at])
+        return core, core
+    core, opening, number = _core(depth, at, grid.spacing, limit)
+    part = grown(core, opening * 1.15, grid.spacing) & mask
+    if number == LEAKED and np.isfinite(limit):  # the rims of what leaked may lie far apart
+        near = balls(part.shape, [at], (limit * np.prod(grid.spacing) / (4 / 3 * np.pi)) ** (1 / 3), grid.spacing)
+        return part & near, core & near
+    return part, core
 
 
 def held(grid: Grid, point: Point) -> int:
     """How far the candidate of a click that adds had to be opened until it held together alone: the number of the
-    opening, `CUT` or `LEAKED`.  A small number tells of a body with a rim of its own."""
+    opening, `CUT`, `LEAKED` or `TOLD`.  A small number tells of a body with a rim of its own."""
     candidate = _candidate(grid, point)
+    if candidate.whole:
+        return TOLD
     (at,) = shifted([point], candidate.box)
     return _core(candidate.depth, at, grid.spacing, np.inf)[2]
 

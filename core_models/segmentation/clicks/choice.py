@@ -19,7 +19,7 @@ from core_models.segmentation.metrics import dice
 from core_models.segmentation.voxels.grid import Grid
 from core_models.segmentation.voxels.morphology import distance, joined
 
-OPENED = watershed_engine.LEAKED + 1
+OPENED = watershed_engine.TOLD + 1
 FEATURES, HOUNSFIELD = 20 + OPENED, 12
 FILE = "choice.safetensors"
 ENDLESS = 1e3  # mm

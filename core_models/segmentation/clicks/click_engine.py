@@ -80,7 +80,7 @@ class ClickEngine:
 
     name = "click"
     alternatives = True
-    version = "4"
+    version = "5"
     licence = "Apache-2.0; the weights on the terms of their training data (assets/segmentation/README.md)"
 
     def __init__(
