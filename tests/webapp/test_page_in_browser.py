@@ -101,7 +101,9 @@ def test_reading_with_the_keyboard_reload_and_back(served: Served, page: Any) ->
     page.wait_for_selector(".rr-reading-open")
     assert page.url.endswith(f"#study={study}")
     page.keyboard.press("/")
-    page.keyboard.type("cardiomegaly")
+    page.keyboard.press("/")  # once more, already there
+    page.keyboard.type("cardiomegaly/mild")
+    assert page.evaluate("document.activeElement.value") == "cardiomegaly/mild"
     page.keyboard.press("Enter")
     page.wait_for_selector("[data-card='E1']")
     served.writer.queue.append([statement(1, "The heart is enlarged.", "E1")])

@@ -311,6 +311,7 @@ export function mount(element) {
       const term = chosen >= 0 ? terms[chosen] : search.value.trim();
       if (term) add(term);
     } else if (event.key === 'Escape') hide();
+    else if (event.key === '/' && !search.value) event.preventDefault(); // pressed to get here, where one is already
   });
   document.addEventListener('keydown', (event) => {
     if (event.key !== '/' || event.ctrlKey || event.metaKey || event.altKey || !state.study) return;
