@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -236,6 +237,28 @@ def test_clicks_faster_than_the_answers_go_to_one_segment(view: Screen) -> None:
     view.until("viewer.activeRow?.clicks.length === 3")
     (row,) = view.harness.store.segments(view.study.id)
     assert {click.index for click in row.clicks} == {BODY, (30, 25, 10), (10, 25, 10)}
+
+
+def test_a_click_that_arrives_after_the_next_one_was_answered_is_shown_too(view: Screen) -> None:
+    held: list[Any] = []
+
+    def hold_the_second(route: Any) -> None:
+        if route.request.post_data_json["prompt"]["index"] == [30, 25, 10]:
+            held.append(route)
+        else:
+            route.continue_()
+
+    view.page.route("**/prompt", hold_the_second)
+    try:
+        for index in (BODY, (30, 25, 10), (10, 25, 10)):
+            view.page.evaluate("(ijk) => void window.__viewer.click('axial', ...ijk)", list(index))
+        view.until("viewer.activeRow?.clicks.length === 2")
+        held[0].continue_()
+        view.until("viewer.activeRow?.clicks.length === 3")
+    finally:
+        view.page.unroute("**/prompt")
+    view.page.keyboard.press("Control+z")
+    view.until("viewer.activeRow?.clicks.length === 2")
 
 
 def test_inverting_zooming_panning_and_back(view: Screen) -> None:

@@ -240,10 +240,24 @@ def test_a_deleted_segment_is_gone_and_its_number_too(client: TestClient, harnes
     series = study.series[0].id
     segment = _segment(_click(client, series))["id"]
     answer = client.delete(f"/api/segments/{segment}")
-    assert answer.json() == {"segment": None, "segments": []}
+    assert (answer.json()["segment"], answer.json()["segments"]) == (None, [])
     assert client.get(f"/api/segments/{segment}/mask").status_code == 404
     assert harness.changes == [study.id] * 2
     assert _segment(_click(client, series))["number"] == 2
+
+
+def test_of_two_answers_the_later_has_the_higher_order(client: TestClient, harness: Harness) -> None:
+    series = harness.add(ct()).series[0].id
+    first = _click(client, series).json()
+    path = f"/api/segments/{first['segment']}"
+    answers = [
+        first,
+        client.post(f"{path}/undo").json(),
+        client.post(f"{path}/redo").json(),
+        client.delete(path).json(),
+    ]
+    orders = [answer["order"] for answer in answers]
+    assert orders == sorted(set(orders))
 
 
 def test_a_deleted_segment_is_restored_as_it_was(client: TestClient, harness: Harness) -> None:
@@ -265,8 +279,8 @@ def test_a_deleted_segment_is_restored_as_it_was(client: TestClient, harness: Ha
     ]
     assert [answer.status_code for answer in gone] == [404] * len(gone)
     harness.changes.clear()
-    answer = client.post(f"{path}/restore")
-    assert answer.json() == {"segment": first, "segments": before}
+    answer = client.post(f"{path}/restore").json()
+    assert (answer["segment"], answer["segments"]) == (first, before)
     assert harness.changes == [study.id]
     assert _mask(client, first)[0] == drawn[0]
     np.testing.assert_array_equal(_mask(client, first)[1], drawn[1])

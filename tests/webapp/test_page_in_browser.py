@@ -15,6 +15,7 @@ from tests.builders import ct_files
 from tests.webapp.conftest import BallEngine
 from tests.webapp.fakes import prior, statement
 from tests.webapp.served import Served
+from webapp.report import Edit
 
 pytestmark = pytest.mark.browser
 
@@ -211,6 +212,93 @@ def test_what_is_on_its_way_while_a_draft_is_stored_is_kept(served: Served, page
     _until(page, lambda: served.services.store.report(study).free_text == "Mine.")
     assert [s.text for s in served.services.store.report(study).statements] == ["Drafted."]
     assert page.locator(".rp-conflict:visible").count() == 0
+
+
+def _hold(page: Any, method: str, study: str) -> list[Any]:
+    """Hold what the page asks of a study's report by that method; the held requests."""
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        if route.request.method == method:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route(f"**/{study}/report", hold)
+    return held
+
+
+def _stored(served: Served, study: str, *texts: str, free: str = "") -> None:
+    served.services.reports.save(study, [Edit(f"s{n}", "impression", text) for n, text in enumerate(texts)], free, 0)
+
+
+def test_what_is_written_before_the_stored_report_is_here_is_saved_on_top_of_it(served: Served, page: Any) -> None:
+    study = served.add(patient="RR-Y", StudyInstanceUID="2.25.9085", SeriesInstanceUID="2.25.9086")
+    _stored(served, study, "No nodule.", free="Compared with 2019.")
+    held = _hold(page, "GET", study)
+    _open(page, served, study)
+    page.click("[data-section='impression'] .rp-add-statement")
+    page.keyboard.type("A rib")
+    assert page.locator(".rp-free").evaluate("free => free.readOnly")
+    page.wait_for_timeout(800)  # longer than a change waits until it is saved
+    assert [s.text for s in served.services.store.report(study).statements] == ["No nodule."]
+    held[0].continue_()
+    page.wait_for_function("document.querySelectorAll('.rp-statements .rp-statement').length === 2")
+    page.keyboard.type(" fracture.")
+    _until(page, lambda: [s.text for s in served.services.store.report(study).statements][1:] == ["A rib fracture."])
+    report = served.services.store.report(study)
+    assert [s.text for s in report.statements] == ["No nodule.", "A rib fracture."]
+    assert report.free_text == "Compared with 2019." == page.input_value(".rp-free")
+    assert page.locator(".rp-conflict:visible").count() == 0
+
+
+def test_what_was_written_in_a_study_left_before_its_report_was_here_is_not_lost(served: Served, page: Any) -> None:
+    study = served.add(patient="RR-4", StudyInstanceUID="2.25.9087", SeriesInstanceUID="2.25.9088")
+    _stored(served, study, "No nodule.", free="Compared with 2019.")
+    held = _hold(page, "GET", study)
+    _open(page, served, study)
+    page.click("[data-section='impression'] .rp-add-statement")
+    page.keyboard.type("A rib fracture.")
+    page.evaluate("location.hash = ''")
+    page.wait_for_selector(f"tr[data-study='{study}']:visible")
+    held[0].continue_()
+    _until(page, lambda: len(served.services.store.report(study).statements) == 2)
+    report = served.services.store.report(study)
+    assert [s.text for s in report.statements] == ["No nodule.", "A rib fracture."]
+    assert report.free_text == "Compared with 2019."
+
+
+def test_who_wrote_into_a_signed_report_before_it_was_here_keeps_the_words(served: Served, page: Any) -> None:
+    study = served.add(patient="RR-2", StudyInstanceUID="2.25.9089", SeriesInstanceUID="2.25.9090")
+    _stored(served, study, "No nodule.")
+    served.services.reports.sign(study, "Dr. A", served.services.store.report(study).revision)
+    held = _hold(page, "GET", study)
+    _open(page, served, study)
+    page.click("[data-section='impression'] .rp-add-statement")
+    page.keyboard.type("A rib fracture.")
+    held[0].continue_()
+    page.wait_for_selector(".rp-conflict:visible")
+    assert "A rib fracture." in page.inner_text(".rp-conflict")
+    page.click(".rp-conflict button")
+    assert [s.input_value() for s in page.locator(".rp-statements textarea").all()] == ["No nodule."]
+    assert [s.text for s in served.services.store.report(study).statements] == ["No nodule."]
+
+
+def test_a_reader_who_writes_while_a_draft_ends_stays_where_they_write(served: Served, page: Any) -> None:
+    study = served.add(patient="RR-3", StudyInstanceUID="2.25.9091", SeriesInstanceUID="2.25.9092")
+    _open(page, served, study)
+    served.search.hits = ()
+    served.writer.gate = threading.Semaphore(0)
+    served.writer.queue.append([statement(1, "Drafted.")])
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(".rp-stop:visible")
+    page.click("[data-section='impression'] .rp-add-statement")
+    page.keyboard.type("A rib")
+    served.writer.gate.release()
+    page.wait_for_function("document.querySelectorAll('.rp-statements .rp-statement').length === 2")
+    served.writer.gate = None
+    page.keyboard.type(" fracture.")
+    _until(page, lambda: "A rib fracture." in [s.text for s in served.services.store.report(study).statements])
 
 
 def test_a_draft_waits_for_the_indication_that_was_just_typed(served: Served, page: Any) -> None:

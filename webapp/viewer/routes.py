@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
 import zlib
 from collections import OrderedDict
 from dataclasses import replace
@@ -60,6 +62,7 @@ def router(store: SegmentStore, service: SegmentService) -> APIRouter:
     packed = Packed()
     codings: OrderedDict[str, Coding] = OrderedDict()
     rates: OrderedDict[str, float | None] = OrderedDict()
+    orders = itertools.count(int(time.time() * 1000))  # goes on rising when the server starts anew under an open page
 
     def coding(series_id: str, volume: Volume) -> Coding:
         if series_id not in codings:
@@ -78,7 +81,13 @@ def router(store: SegmentStore, service: SegmentService) -> APIRouter:
         return rates[series_id]
 
     def changed(study_id: str, segment_id: str | None) -> dict[str, Any]:
-        return {"segment": segment_id, "segments": [shapes.segment(row) for row in store.segments(study_id)]}
+        """The segments as they are now; of two answers the one with the higher `order` has all that the other has."""
+        order = next(orders)  # before the rows are read, so that they hold every change answered with a lower one
+        return {
+            "segment": segment_id,
+            "order": order,
+            "segments": [shapes.segment(row) for row in store.segments(study_id)],
+        }
 
     @routes.get("/series/{series_id}/volume")
     def volume(

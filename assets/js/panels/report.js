@@ -6,6 +6,7 @@ import { debounce, fill, h } from './dom.js';
 import { stop, stream } from './draft.js';
 import { complain, guarded, panelReady } from './page.js';
 import { showReceived } from './received.js';
+import { onTop, put, taken } from './saving.js';
 import { ask } from './signing.js';
 import { StatementRow } from './statement.js';
 import { showVersions } from './versions.js';
@@ -27,6 +28,7 @@ class Report {
     this.cards = new Map();
     this.conflict = null;
     this.kept = new Map(); // study → the reader's side of a conflict that they left open
+    this.loading = null; // the stored report, while it is on its way; what is written meanwhile is saved on top of it
     this.saving = null;
     this.dirty = false;
     this.run = null;
@@ -104,10 +106,25 @@ class Report {
   async open(study) {
     this.close();
     this.id = study.id;
-    const report = await api('GET', `${this.path}/report`);
+    this.free.readOnly = true; // until what is stored of it is here
+    const loading = api('GET', `${this.path}/report`)
+      .then((report) => {
+        if (this.loading !== loading) return report;
+        this.loading = null;
+        this.adopt(report);
+        this.takeUp(report);
+        return report;
+      })
+      .catch((error) => {
+        if (this.loading === loading) {
+          this.loading = null;
+          if (this.dirty) this.save();
+        }
+        throw error;
+      });
+    this.loading = loading;
+    const report = await loading;
     if (this.id !== study.id) return;
-    this.show(report);
-    this.takeUp(report);
     if (report.state === 'signed') await this.showAddenda();
     await this.showReceived();
   }
@@ -126,6 +143,7 @@ class Report {
     this.why.hide();
     this.leave();
     this.id = null;
+    this.loading = null;
     this.run?.abort.abort();
     this.run = null;
     emit('draft:running', { running: false });
@@ -146,10 +164,22 @@ class Report {
     }
   }
 
-  show(report) {
+  /**
+   * @param mine rows of the reader's that stay the same elements, so that whoever writes in one is not thrown out of it
+   * @param newer whether their words count and not the report's
+   */
+  show(report, mine = [], newer = false) {
     this.revision = report.revision;
     this.frozen = report.state === 'signed';
-    this.rows = report.statements.map((s) => this.row(s));
+    const there = new Map(mine.map((row) => [row.data.id, row]));
+    this.rows = report.statements.map((s) => {
+      const row = there.get(s.id);
+      if (!row) return this.row(s);
+      row.take(newer ? { ...s, text: row.data.text } : s);
+      return row;
+    });
+    this.rows.push(...mine.filter((row) => !this.rows.includes(row) && (newer || row.data.fresh) && (!this.frozen || row.data.text.trim())));
+    for (const row of mine) row.lock(this.frozen);
     this.free.value = report.free_text;
     this.free.readOnly = this.frozen;
     this.element().classList.toggle('frozen', this.frozen);
@@ -181,7 +211,8 @@ class Report {
     for (const [name] of SECTIONS) {
       const here = this.rows.filter((r) => r.data.section === name).map((r) => r.root);
       const list = this.lists[name];
-      if (here.length !== list.children.length || here.some((root, n) => list.children[n] !== root)) fill(list, here);
+      for (const root of [...list.children].filter((child) => !here.includes(child))) root.remove();
+      here.forEach((root, n) => list.children[n] === root || list.insertBefore(root, list.children[n] ?? null)); // the focus stays
     }
     for (const row of this.rows) row.fit();
   }
@@ -236,13 +267,7 @@ class Report {
     return {
       revision: this.revision,
       free_text: this.free.value,
-      statements: rows.map(({ data }) => ({
-        id: data.id,
-        section: data.section,
-        text: data.text,
-        restored: Boolean(data.restored),
-        agree: Boolean(data.agree),
-      })),
+      statements: rows.map((row) => taken(row.data)),
     };
   }
 
@@ -255,9 +280,13 @@ class Report {
     if (!this.dirty || !this.id || this.conflict) return;
     const path = this.path;
     const body = this.body();
-    Promise.resolve(this.saving)
-      .then((revision) => this.put(path, { ...body, revision: revision ?? body.revision }))
-      .then(({ ok, answer }) => ok || complain(new Error(answer.error)));
+    const after = this.loading
+      ? this.loading.then((stored) => onTop(stored, body))
+      : Promise.resolve(this.saving).then((revision) => ({ ...body, revision: revision ?? body.revision }));
+    after
+      .then((whole) => put(path, whole))
+      .then(({ ok, answer }) => ok || complain(new Error(answer.error)))
+      .catch(complain);
   }
 
   /** Send what the reader has; one request at a time, the newest state last. */
@@ -266,7 +295,7 @@ class Report {
       this.again = true;
       return this.saving;
     }
-    if (!this.dirty || !this.id || this.conflict) return Promise.resolve();
+    if (!this.dirty || !this.id || this.conflict || this.loading) return Promise.resolve();
     const study = this.id;
     const path = this.path;
     const body = this.body();
@@ -274,7 +303,7 @@ class Report {
     const base = this.revision;
     this.dirty = false;
     this.status.textContent = 'saving';
-    this.saving = this.put(path, body)
+    this.saving = put(path, body)
       .then(({ ok, answer }) => {
         if (this.id !== study) {
           if (!ok) complain(new Error(answer.error));
@@ -300,20 +329,6 @@ class Report {
     return this.saving;
   }
 
-  async put(path, body) {
-    try {
-      const response = await fetch(`${path}/report`, {
-        method: 'PUT',
-        headers: { 'content-type': 'application/json' },
-        body: JSON.stringify(body),
-      });
-      const answer = await response.json().catch(() => ({ error: 'The report could not be saved; your text is still here.' }));
-      return { ok: response.ok, answer };
-    } catch {
-      return { ok: false, answer: { error: 'The server does not answer. Your text is still here; it is saved at the next change.' } };
-    }
-  }
-
   saved(report, sent) {
     this.revision = report.revision;
     const known = new Map(report.statements.map((s) => [s.id, s]));
@@ -327,6 +342,7 @@ class Report {
 
   /** Save now what waits. */
   async flush() {
+    while (this.loading) await this.loading;
     this.save.cancel();
     while (this.saving) await this.saving;
     if (this.dirty && !this.conflict) await this.store();
@@ -342,7 +358,7 @@ class Report {
   /** The board changed: show which statements are stale now. */
   async rebind() {
     const study = this.id;
-    if (!study || this.run || this.dirty || this.saving || this.conflict || !this.rows.length) return;
+    if (!study || this.loading || this.run || this.dirty || this.saving || this.conflict || !this.rows.length) return;
     const report = await api('GET', `${this.path}/report`);
     if (this.id !== study || this.run || this.dirty || this.saving) return;
     if (report.revision === this.revision) this.saved(report, new Map(this.rows.map((r) => [r.data.id, r.data.text])));
@@ -356,7 +372,7 @@ class Report {
     const mine = this.kept.get(this.id);
     if (!mine) return;
     this.kept.delete(this.id);
-    this.rows = mine.statements.map((s) => this.row(s));
+    this.rows = [...mine.statements.map((s) => this.row(s)), ...this.rows.filter((r) => r.data.fresh)];
     this.free.value = mine.free_text;
     this.place();
     this.clashWith({ error: 'Your words differ from the stored report and are not saved yet.', report });
@@ -426,8 +442,10 @@ class Report {
   // ---- drafting --------------------------------------------------------------------------------------------------
 
   async draft() {
-    if (this.run || this.frozen || !this.id) return;
+    const { id } = this;
+    if (this.run || this.frozen || !id) return;
     await this.flush();
+    if (this.run || this.frozen || this.id !== id) return;
     if (this.conflict) throw new Error('Settle the conflict in the report first.');
     const run = { study: this.id, abort: new AbortController(), rows: new Map(), ended: false };
     this.run = run;
@@ -492,25 +510,17 @@ class Report {
     this.showUnseen([...data.report.unseen, ...(data.warnings || [])], data.report.model);
   }
 
-  /** The server's report with the draft in it; what the reader wrote meanwhile stays and is saved on top. */
+  /** The server's report; what the reader wrote meanwhile stays, in the rows it stands in, and is saved on top. */
   adopt(report) {
-    const mine = new Map(this.rows.filter((r) => r.data.origin !== 'model' || r.data.restored).map((r) => [r.data.id, r.data]));
+    const mine = this.rows.filter((r) => r.data.origin !== 'model' || r.data.restored);
     const dirty = this.dirty || Boolean(this.saving); // what is on its way may have come too late for this report
-    const free = this.free.value;
+    const free = this.free.readOnly ? report.free_text : this.free.value;
     this.save.cancel();
-    const known = new Set(report.statements.map((s) => s.id));
-    this.show(report);
+    this.show(report, mine, dirty);
     if (!dirty) return;
-    for (const row of this.rows) {
-      const own = mine.get(row.data.id);
-      if (own && own.text !== row.data.text) row.take({ ...row.data, text: own.text });
-    }
-    for (const own of mine.values()) {
-      if (!known.has(own.id)) this.rows.push(this.row(own));
-    }
     this.free.value = free;
-    this.place();
-    this.changed();
+    if (this.frozen) this.clashWith({ error: 'The report is signed; what you wrote is not part of it.', report });
+    else this.changed();
   }
 
   async afterFailure() {

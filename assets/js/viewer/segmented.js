@@ -24,7 +24,7 @@ export class Segmented extends Loaded {
     this.queue = Promise.resolve(); // what is undone, redone and measured goes to the server one after the other
     this.flying = new Set(); // prompts on their way: a newer one overtakes those of the same segment
     this.turning = null; // the other answer, while it is on its way
-    this.requests = this.answered = this.sentAt = 0;
+    this.answered = this.sentAt = 0;
     this.journal = new Journal();
     this.offers = new AbortController(); // ends what toasts offer to undo in this study
   }
@@ -186,12 +186,11 @@ export class Segmented extends Loaded {
    */
   async change(request, current = null) {
     const { study } = this;
-    const number = ++this.requests;
     const answer = await request();
     if (this.study !== study) return;
-    if (number > this.answered) {
-      // An answer that was overtaken by a later one says less than that one did.
-      this.answered = number;
+    if (answer.order > this.answered) {
+      // By the server's order: what left here first may arrive there last, and then its answer says more.
+      this.answered = answer.order;
       const row = answer.segments.find((candidate) => candidate.id === answer.segment);
       const before = this.allRows.find((candidate) => candidate.id === answer.segment)?.steps.length ?? 0;
       emit('segments:changed', { segments: answer.segments, active: !current || current() ? answer.segment : this.active });
