@@ -5,7 +5,8 @@ candidate; negative clicks cut it by a watershed on its distance map, in which e
 ball inscribed around it (so two organs that touch part at their neck); an opening at a radius proportional to that
 ball sheds the thin bridges to everything else.  A second watershed, on the gradient, then moves the rim to the edge
 in the image.  Clicks are combined in order; all of them are answered anew with each one, but a click that adds takes
-nothing away, nor the other way round.  A vertebra and a rib, which no value parts from their neighbours, are told by
+nothing away, nor the other way round; what a click that removes cannot part by shape it parts at the image's edges.  A
+vertebra and a rib, which no value parts from their neighbours, are told by
 their shape (`vertebra`, `rib`).  The answer depends on nothing but the volume and the prompts.
 
 Sources: Beucher & Meyer, "The morphological approach to segmentation: the watershed transformation" (1993) for
@@ -55,7 +56,8 @@ RIM_REACH = 45.0  # ... at most this far ...
 RIM_BALLS = 3.0  # ... and otherwise this many radii of the missing piece at the click
 OPENINGS = (0.45, 0.6, 0.75, 0.9)  # opening radius over the inscribed ball's; the next one where the last leaked
 MAX_OPENING = 8.0  # of the first, gentle opening
-GROWTH = 4.0  # a further positive click may add at most this many times what is already there
+GROWTH = 2.0  # a further positive click may add at most this many times what is already there
+LEAP, LATE = 2.0, 3  # one that adds more all the same mends the place clicked alone: after a negative one, or from here
 LOCAL_BALLS = (8.0, 3.0)  # inscribed radii around the click that are kept when all leaks: of what is thin, of the rest
 THIN = 6.0  # radius
 MAX_BALLS = 40  # a structure of more than this many inscribed balls is a leak ...
@@ -64,6 +66,12 @@ THICKER = 1.4  # times the radius where it was clicked: another structure, where
 THIN_OPENINGS = (0.3, 0.45, 0.6)  # of that radius, once what is thicker is cut off
 CUT, LEAKED = len(OPENINGS), len(OPENINGS) + 1  # where no opening held: what is thicker was cut off, or all leaked
 TOLD = LEAKED + 1  # a bone told by its shape: nothing was opened
+LITTLE = 0.2  # of the mask: where a negative click takes away less by shape, edges have a say ...
+CAP, STOUT = 0.3, 7.0  # ... but take no more of it, and nothing of what has no ball of this radius
+CERTAIN, DEEPER = 4.0, 2.0  # they leave what lies deeper than this, and than so many times the click, ...
+FARTHER = 3.0  # ... and what is farther from the click than so many radii of the largest ball in the mask
+CAST = 0.8  # of the click's depth: the ball that goes with it for certain
+ENDLESS = 500.0  # the depth of what fills the whole grid, which has no surface
 BAND = (4.0, 15.0)  # half-width, from and to, of the band in which the second watershed decides ...
 BANDS = 2.0  # ... between them half the radius of a ball as large as the mask ...
 SURE = 2.0  # ... but for what lies so deep in the core
@@ -120,7 +128,7 @@ class WatershedEngine:
     """The default engine: classical, deterministic, CPU only; see the module's docstring."""
 
     name = "watershed"
-    version = "5"
+    version = "6"
     licence = "Apache-2.0 (no weights)"
 
     def prepare(self, volume: Volume) -> Grid:
@@ -163,14 +171,116 @@ def in_turn(grid: Grid, prompts: tuple[Prompt, ...], cancelled: Callable[[], boo
             answer = None
             continue
         now = coarse(grid, clicks, cancelled)
-        answer = (
-            now if answer is None else on_top(grid, answer, now, clicks, as_clicks(grid.volume, prompts[n - 1 : n]))
-        )
+        newest = as_clicks(grid.volume, prompts[n - 1 : n])
+        answer = Answered(*now) if answer is None else _next(grid, answer, now, clicks, newest)
         known[prompts[:n]] = answer
         while len(known) > KEPT:
             known.pop(next(iter(known)))
     assert answer is not None, "settle() refuses prompts of which none adds"
-    return answer
+    return answer.mask, answer.box
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answer to the first prompts of a row: a bool mask in a box of the grid.
+
+    Attributes:
+        gone: what was parted from it at edges, in a box of its own; a click that adds brings back what is near alone.
+    """
+
+    mask: np.ndarray
+    box: Box
+    gone: tuple[np.ndarray, Box] | None = None
+
+
+def _next(
+    grid: Grid, before: Answered, now: tuple[np.ndarray, Box], clicks: Sequence[Click], newest: Sequence[Click]
+) -> Answered:
+    """`now`, the answer to all `clicks`, with what `before` and the `newest` of them say of it."""
+    sides = {c.positive for c in newest}
+    if len(sides) != 1:
+        return Answered(*now)
+    inside, points = (
+        [grid.from_native(c.index[::-1]) for c in some]  # type: ignore[arg-type]
+        for some in ([c for c in clicks if c.positive], newest)
+    )
+    reach = [ball(grid.shape, p, RIM_REACH, grid.spacing)[0] for p in points]
+    box = joined([before.box, now[1], *reach, *([before.gone[1]] if before.gone else [])])
+    old, new = (_within(mask, own, box) for mask, own in ((before.mask, before.box), now))
+    gone = _within(*before.gone, box) if before.gone else np.zeros_like(old)
+    if sides == {False}:
+        mask = _removed(grid, box, old, old & new, clicks, newest)
+        gone |= old & new & ~mask
+    else:
+        mask = old | (new & ~gone)
+        leapt = np.count_nonzero(mask) > (1 + LEAP) * np.count_nonzero(old)
+        if leapt and (len(clicks) >= LATE or not all(c.positive for c in clicks)):
+            # A bone told by its shape may well be much more than what was there.
+            mask = mask if any(_candidate(grid, p).whole for p in points) else old
+        for point in points:
+            (at,) = shifted([point], box)
+            if not mask[at]:
+                around = np.zeros(grid.shape, bool)
+                around[box] = mask
+                _extend(grid, around, point, _tissue(grid, point), False)
+                mask = around[box] | balls(mask.shape, [at], CLICK_RADIUS, grid.spacing)
+        gone &= ~mask
+    return _trimmed(grid, reached(mask, shifted(inside, box)), gone, box, points)
+
+
+def _trimmed(grid: Grid, mask: np.ndarray, gone: np.ndarray, box: Box, points: list[Point]) -> Answered:
+    """Both masks of `box` in boxes no larger than they need: answers are kept in memory."""
+
+    def own(part: np.ndarray, points: list[Point]) -> tuple[np.ndarray, Box]:
+        inner = bounds(part, shifted(points, box), RIM_RADIUS, grid.spacing)
+        outer = tuple(slice(b.start + i.start, b.start + i.stop) for b, i in zip(box, inner, strict=True))
+        return part[inner].copy(), outer  # type: ignore[return-value]
+
+    return Answered(*own(mask, points), own(gone, []) if gone.any() else None)
+
+
+def _removed(
+    grid: Grid, box: Box, old: np.ndarray, new: np.ndarray, clicks: Sequence[Click], newest: Sequence[Click]
+) -> np.ndarray:
+    """What the `newest` clicks leave of `old` in `box`, given what they leave of it by shape: `new`.
+
+    The distance map parts organs that touch at a neck.  A layer of a neighbour along a whole side has no neck, and next
+    to nothing is taken away; then what edges of the image part goes as well, unless that is more than a layer.
+    """
+    before = np.count_nonzero(old)
+    if np.count_nonzero(new) <= (1 - LITTLE) * before:
+        return new
+    depth = depth_of(old, grid.spacing)
+    if depth.max() < STOUT:
+        return new
+    left = new & parted(grid, box, depth, clicks, newest)
+    return left if np.count_nonzero(left) >= (1 - CAP) * before else new
+
+
+def parted(grid: Grid, box: Box, depth: np.ndarray, clicks: Sequence[Click], newest: Sequence[Click]) -> np.ndarray:
+    """What edges leave of a mask when the `newest` of `clicks` remove, by a marker watershed on the gradient.
+
+    It floods from the clicks, and from what is deep in the mask or far from them.  A reader clicks about the middle of
+    what is too much, so that a layer reaches as far again as the click is deep.
+
+    Args:
+        depth: of the mask's voxels in `box`, in nominal mm; 0 outside it.
+    """
+    inside, outside = (
+        shifted([grid.from_native(c.index[::-1]) for c in some], box)  # type: ignore[arg-type]
+        for some in ([c for c in clicks if c.positive], newest)
+    )
+    mask = depth > 0
+    depth = np.minimum(depth, ENDLESS)
+    sure = depth > max(CERTAIN, DEEPER * max(float(depth[p]) for p in outside))
+    sure |= ~balls(mask.shape, outside, FARTHER * float(depth.max()), grid.spacing)
+    markers = sure.astype(np.int32)
+    for points, side in ((inside, 1), (outside, 2)):
+        for p in points:
+            radius = CLICK_RADIUS if side == 1 else max(CLICK_RADIUS, CAST * float(depth[p]))
+            around, within = ball(mask.shape, p, radius, grid.spacing)
+            markers[around][within] = side
+    return mask & (watershed(grid.edges[box], markers, mask=mask) != 2)
 
 
 def on_top(
@@ -338,7 +448,8 @@ def _extend(grid: Grid, mask: np.ndarray, point: Point, tissue: Tissue, bone: bo
     rim = BONE_RIM if bone else RIM_RADIUS
     depth = distance(missing, grid.spacing)
     centre = deepest_near(depth, at, 3.0, grid.spacing)
-    radius = float(depth[centre])
+    gap = float(distance(~mask[box], grid.spacing)[at])  # a reader clicks the middle of what is missing
+    radius = min(float(depth[centre]), gap)
     around, within = ball(missing.shape, at, float(np.clip(RIM_BALLS * radius, rim, RIM_REACH)), grid.spacing)
     near = np.zeros_like(missing)
     near[around] = within

@@ -338,6 +338,27 @@ def test_the_classical_answer_keeps_what_the_network_gave(prepared):
     assert not (removes & ~there).any()
 
 
+@pytest.mark.parametrize("keeps", [True, False], ids=["edges keep it", "edges part it too"])
+@pytest.mark.parametrize(("taken", "what"), [(0.01, "less"), (0.06, "as it is"), (0.4, "more")])
+def test_what_the_network_takes_away_is_weighed_against_edges(prepared, monkeypatch, taken, what, keeps):
+    grid = prepared.grid
+    box = tuple(slice(0, n) for n in grid.shape)
+    old = np.zeros(grid.shape, np.float16)
+    old[10:30, 10:30, 10:30] = 0.8
+    new = old.copy()
+    new[:, :, 30 - round(20 * taken) :] = 0.1
+    if taken < 0.05:
+        new = old.copy()
+        new[10:12, 10:30, 10:12] = 0.1
+    edges = (old > 0.5) if keeps else (old > 0.5) & (np.indices(grid.shape)[0] < 28)
+    monkeypatch.setattr(looking, "parted", lambda grid, box, depth, *clicks: edges[box])
+    clicks = [Click((20, 20, 20)), Click((29, 20, 20), False)]
+    before, answer = (looking.Answer(box, p, 0.5, "network") for p in (old, new))
+    found = looking.weighed(grid, clicks, 1, before, answer).full(grid.shape) > 0.5
+    wanted = {"less": (new > 0.5) & edges, "as it is": new > 0.5, "more": (new > 0.5) | edges}[what]
+    assert np.array_equal(found, wanted)
+
+
 def test_a_large_organ_counts_more_in_the_choice_than_a_rib():
     organ, rib, small_organ = (train_choice._weight(*row) for row in ((5, 1.6e6), (92, 1e4), (1, 1e4)))
     assert organ > small_organ == 4 * rib

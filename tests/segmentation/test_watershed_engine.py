@@ -10,6 +10,8 @@ from core_models.segmentation import watershed_engine
 from core_models.segmentation.engine import Click, never
 from core_models.segmentation.history import History
 from core_models.segmentation.metrics import dice
+from core_models.segmentation.voxels import grid as grids
+from core_models.segmentation.voxels.morphology import depth_of
 from core_models.segmentation.watershed_engine import WatershedEngine
 from core_models.study.volume import Volume, canonical
 from tests.segmentation.phantoms import affine_of, ct, ellipsoid
@@ -286,3 +288,76 @@ def test_a_correcting_click_adds_less_of_a_spread_out_structure_than_a_first_cli
     assert dice(alone, slab) >= 0.85
     assert (added & slab).sum() < 0.75 * slab.sum()
     assert (added & nodule).sum() > 0.8 * nodule.sum()
+
+
+def _ball(prepared, centre: tuple[int, int, int], radius: float) -> np.ndarray:
+    z, y, x = np.indices(prepared.shape)
+    at = prepared.from_native(centre[::-1])
+    return sum(((c - o) * s) ** 2 for c, o, s in zip((z, y, x), at, prepared.spacing, strict=True)) <= radius**2
+
+
+def _whole(prepared, row: tuple[Click, ...]) -> np.ndarray:
+    full = np.zeros(prepared.shape, bool)
+    mask, box = watershed_engine.in_turn(prepared, row, never)
+    full[box] = mask
+    return full
+
+
+def test_a_removing_click_in_a_layer_leaves_the_organ_and_takes_the_layer():
+    shape, affine = (60, 110, 110), affine_of((2.0, 1.0, 1.0))
+    organ = ellipsoid(shape, affine, (50, 55, 30), (26, 26, 26))
+    layer = ellipsoid(shape, affine, (54, 55, 30), (32, 32, 32)) & ~organ
+    prepared = ENGINE.prepare(ct([(organ, 60), (layer, 100)], shape, affine))
+    core, rim, both = (
+        grids.averaged(m.astype(np.float32), prepared.shape) > 0.9 for m in (organ, layer, organ | layer)
+    )
+    box = tuple(slice(0, n) for n in prepared.shape)
+    clicks = [Click((50, 55, 30)), Click((81, 55, 30), False)]
+    depth = depth_of(both, prepared.spacing)
+    left = watershed_engine.parted(prepared, box, depth, clicks, clicks[1:])
+    assert not (left & ~both).any()
+    assert (left & core).sum() > 0.9 * core.sum()
+    assert (left & rim).sum() < 0.4 * rim.sum()
+
+
+@pytest.mark.parametrize(("radius", "goes"), [(24, True), (19, False)], ids=["a layer", "more than a layer"])
+def test_what_edges_part_goes_where_shape_parts_nothing_and_does_not_come_back(monkeypatch, radius, goes):
+    shape, affine = (60, 110, 110), affine_of((2.0, 1.0, 1.0))
+    organ = ellipsoid(shape, affine, (50, 55, 30), (26, 26, 26))
+    prepared = ENGINE.prepare(ct([(organ, 60)], shape, affine))
+    inner = _ball(prepared, (50, 55, 30), radius)
+    monkeypatch.setattr(watershed_engine, "parted", lambda grid, box, depth, *clicks: (depth > 0) & inner[box])
+    row = (Click((50, 55, 30)), Click((75, 55, 30), False), Click((50, 80, 30)))
+    first, second, third = (_whole(prepared, row[:n]) for n in (1, 2, 3))
+    layer = first & ~inner & ~_ball(prepared, (75, 55, 30), 6.0)
+    assert layer.sum() > 0.1 * first.sum()
+    assert bool((layer & ~second).sum() > 0.9 * layer.sum()) is goes
+    if goes:
+        back = third & first & ~second
+        assert back[prepared.from_native((30, 80, 50))]
+        assert not (back & ~_ball(prepared, (50, 80, 30), 20.0)).any(), "only what is near the click"
+
+
+def test_a_click_that_adds_does_not_bring_back_what_others_cut_off(monkeypatch):
+    volume = ct([], (60, 110, 110), affine_of((2.0, 1.0, 1.0)), background=60)
+    prepared = ENGINE.prepare(volume)
+    small, large = _ball(prepared, (50, 55, 30), 12), _ball(prepared, (50, 55, 30), 40)
+    box = tuple(slice(0, n) for n in prepared.shape)
+    answers = {1: large, 2: small, 3: large}
+    monkeypatch.setattr(watershed_engine, "coarse", lambda grid, clicks, cancelled: (answers[len(clicks)], box))
+    row = (Click((50, 55, 30)), Click((80, 55, 30), False), Click((50, 69, 30)))
+    first, second, third = (_whole(prepared, row[:n]) for n in (1, 2, 3))
+    assert first.sum() > 10 * second.sum()
+    assert third[prepared.from_native((30, 69, 50))]
+    assert second.sum() < third.sum() < 3 * second.sum()
+
+
+def test_a_click_just_beside_the_segment_adds_no_more_than_the_gap_tells():
+    shape, affine = (60, 130, 130), affine_of((2.0, 1.0, 1.0))
+    organ = ellipsoid(shape, affine, (35, 65, 30), (20, 20, 20))
+    neighbour = ellipsoid(shape, affine, (90, 65, 30), (38, 38, 38)) & ~organ
+    prepared = ENGINE.prepare(ct([(organ, 40), (neighbour, 160)], shape, affine))
+    before, after = (_whole(prepared, (Click((35, 65, 30)), Click((59, 65, 30)))[:n]) for n in (1, 2))
+    added = after & ~before
+    assert added[prepared.from_native((30, 65, 59))]
+    assert not (added & ~_ball(prepared, (59, 65, 30), 14.0)).any()

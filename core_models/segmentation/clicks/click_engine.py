@@ -80,7 +80,7 @@ class ClickEngine:
 
     name = "click"
     alternatives = True
-    version = "5"
+    version = "6"
     licence = "Apache-2.0; the weights on the terms of their training data (assets/segmentation/README.md)"
 
     def __init__(
@@ -190,7 +190,7 @@ class ClickEngine:
         if before is None and not alone and (drawn := self._under(prepared, clicks)) is not None:
             return drawn
         if self.classical and not alone and (before is None or before.author == "watershed"):
-            return choice.classical(grid, clicks, clicks[-newest:], before, cancelled)
+            return _of_the_classical(grid, prompts, cancelled)
         other = None
         if not prepared.structures and (before is None or not alone):
             other = choice.classical(grid, clicks, clicks[-newest:], before, cancelled)
@@ -212,14 +212,19 @@ class ClickEngine:
         places = tuple(p for p in prompts if not isinstance(p, Alternative))
         if stands.author != "network" or stands.name:
             return self._answer(prepared, places, cancelled, alone=True)
-        mask, box = watershed_engine.in_turn(prepared.grid, places, cancelled)
-        sure = watershed_engine.confidence(prepared.grid, mask, box)
-        return Answer(box, mask.astype(np.float16), sure, "watershed")
+        return _of_the_classical(prepared.grid, places, cancelled)
 
     def _under(self, prepared: Prepared, clicks: list[Click]) -> Answer | None:
         """The smallest structure of a radiograph that lies under the click that adds."""
         begun = next(c for c in reversed(clicks) if c.positive)
         return next((s.answer for s in prepared.structures if s.holds(begun)), None)
+
+
+def _of_the_classical(grid: Grid, prompts: tuple[Prompt, ...], cancelled: Callable[[], bool]) -> Answer:
+    """What `WatershedEngine` answers to these prompts, whatever else was asked for between them."""
+    places = tuple(p for p in prompts if not isinstance(p, Alternative))
+    mask, box = watershed_engine.in_turn(grid, places, cancelled)
+    return Answer(box, mask.astype(np.float16), watershed_engine.confidence(grid, mask, box), "watershed")
 
 
 def _anatomy(volume: Volume) -> tuple[Structure, ...]:
