@@ -57,7 +57,7 @@ class EngineRow:
 ENGINES: tuple[EngineRow, ...] = (
     EngineRow(
         name="click",
-        version="5",
+        version="6",
         task="prompts → one structure, by a small network and the watershed together",
         licence="Apache-2.0; the weights on the terms of their training data (assets/segmentation/README.md)",
         cost="2 CPU cores, 1-2 s per scan, 0.1-0.5 s per click, under 800 MB",
@@ -72,7 +72,7 @@ ENGINES: tuple[EngineRow, ...] = (
     ),
     EngineRow(
         name="watershed",
-        version="5",
+        version="6",
         task="clicks → one structure, by tissue window and marker watershed",
         licence="Apache-2.0 (no weights)",
         cost="2 CPU cores, 1-2 s per scan, 0.05-0.4 s per click, under 500 MB; its other answer, of `click`, 500 more",
