@@ -232,6 +232,29 @@ def test_a_failure_to_prepare_is_not_kept(home: Path) -> None:
     harness.close()
 
 
+class StubbornEngine(BoxEngine):
+    """The same box whatever is clicked."""
+
+    def segment(self, prepared: Volume, clicks: tuple[Prompt, ...], cancelled=never) -> Segmentation:
+        return super().segment(prepared, clicks[:1])
+
+
+@pytest.mark.parametrize(
+    ("index", "positive", "settled"),
+    [(A, False, True), (B, True, True), (B, False, False), (A, True, False)],
+    ids=["removes inside", "adds outside", "removes outside", "adds inside"],
+)
+def test_that_another_click_will_hardly_help_is_said_of_one_that_asked_for_a_change(
+    home: Path, index: tuple[int, int, int], positive: bool, settled: bool
+) -> None:
+    harness = Harness(home, StubbornEngine())
+    series = harness.add(ct()).series[0].id
+    first = harness.service.click(series, A, True)
+    assert not first.settled
+    assert harness.service.click(series, index, positive, first.id).settled is settled
+    harness.close()
+
+
 def test_where_the_engine_finds_nothing_no_segment_begins(home: Path) -> None:
     class Nothing(BoxEngine):
         def segment(self, prepared: Volume, clicks: tuple[Prompt, ...], cancelled=never) -> Segmentation:

@@ -302,7 +302,7 @@ class SegmentService:
             "note": answer.note,
             "measurement": None if mask.empty else asdict(measure(volume, mask)),
             "hint": answer.hint,
-            "settled": answer.settled or (_prompted(before, after) and settled(old, mask)),
+            "settled": answer.settled or (_asked_for(old, before, after) and settled(old, mask)),
         }
         # A guessed name follows the mask until the reader has chosen one.
         if not mask.empty and (row is None or row.suggested):
@@ -474,9 +474,17 @@ def _load_engine() -> None:
     native.ready()
 
 
-def _prompted(before: History, after: History) -> bool:
-    """Whether what was done last is a new prompt of a place, which an engine answered."""
-    return len(after.done) > len(before.done) and not isinstance(after.done[-1].action, Edit | Alternative)
+def _asked_for(old: Mask | None, before: History, after: History) -> bool:
+    """Whether what was done last is a new prompt that asked an engine for a change of the mask there was: a click that
+    was on its side of it already did not, and that nothing changed says nothing of the next one."""
+    if old is None or len(after.done) <= len(before.done):
+        return False
+    last = after.done[-1].action
+    if isinstance(last, Click):
+        at = tuple(c - o for c, o in zip(last.index[::-1], old.offset, strict=True))
+        within = all(0 <= c < n for c, n in zip(at, old.voxels.shape, strict=True))
+        return bool(within and old.voxels[at]) is not last.positive
+    return not isinstance(last, Edit | Alternative)
 
 
 def _unit(volume: Volume) -> str:

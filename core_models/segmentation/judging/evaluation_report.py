@@ -55,8 +55,9 @@ with weights, so its row judges only those without. The constants of `watershed`
 which flatters its rows there; what was changed since was chosen on the training scans. Of what tells vertebrae and ribs
 two things were added after a look at the demo CT's two judged ribs, and kept because the training ribs gained by them
 too: that brighter thresholds are tried in turn, and how little a further click adds. What a click that removes parts at
-edges, and what one that adds may bring back, was chosen on the training CTs and training MR, with this reader and with
-one who clicks anywhere in the inner half of an error; the demo CT was not looked at. Those of `click` were chosen on
+edges, and what one that adds may bring back, was chosen on the training CTs and, for `click`, on MR of the training and
+validation sides, with this reader and with one who clicks anywhere in the inner half of an error; what is judged here
+was not looked at. Those of `click` were chosen on
 training scans, but eight forms of it were run on the demo CT, of which the last ships, and which of the two engines
 stands first on CT was decided with those figures in sight.
 """
