@@ -239,6 +239,24 @@ def test_clicks_faster_than_the_answers_go_to_one_segment(view: Screen) -> None:
     assert {click.index for click in row.clicks} == {BODY, (30, 25, 10), (10, 25, 10)}
 
 
+def test_after_clicks_that_newer_ones_took_along_undo_is_free(view: Screen) -> None:
+    def overtaken_but_the_last(route: Any) -> None:
+        if route.request.post_data_json["prompt"]["index"] == [10, 25, 10]:
+            route.continue_()
+        else:  # what the server answers to them, and that they count, is tested there
+            route.fulfill(status=499, json={"error": "Something newer came."})
+
+    view.page.route("**/prompt", overtaken_but_the_last)
+    try:
+        for index in (BODY, (30, 25, 10), (10, 25, 10)):
+            view.page.evaluate("(ijk) => void window.__viewer.click('axial', ...ijk)", list(index))
+        view.until("viewer.activeRow?.clicks.length === 1 && viewer.flying.size === 0")
+    finally:
+        view.page.unroute("**/prompt")
+    view.page.keyboard.press("Control+z")
+    view.until("viewer.activeRow?.clicks.length === 0")
+
+
 def test_a_click_that_arrives_after_the_next_one_was_answered_is_shown_too(view: Screen) -> None:
     held: list[Any] = []
 

@@ -105,7 +105,9 @@ export class Segmented extends Loaded {
     const flight = post()
       .catch((error) => {
         if (error.status !== OVERTAKEN) return emit('toast', { level: 'error', text: error.message });
-        return Promise.allSettled([...this.flying].filter((other) => other !== flight)); // shown with the one that took it along
+        // Shown with the one that took it along. Only for later ones: two that waited for each other would wait for ever.
+        const all = [...this.flying];
+        return Promise.allSettled(all.slice(all.indexOf(flight) + 1));
       })
       .finally(() => {
         this.flying.delete(flight);
