@@ -172,7 +172,7 @@ def in_turn(grid: Grid, prompts: tuple[Prompt, ...], cancelled: Callable[[], boo
             continue
         now = coarse(grid, clicks, cancelled)
         newest = as_clicks(grid.volume, prompts[n - 1 : n])
-        answer = Answered(*now) if answer is None else _next(grid, answer, now, clicks, newest)
+        answer = Answered(*now) if answer is None else on_top(grid, answer, now, clicks, newest)
         known[prompts[:n]] = answer
         while len(known) > KEPT:
             known.pop(next(iter(known)))
@@ -193,10 +193,14 @@ class Answered:
     gone: tuple[np.ndarray, Box] | None = None
 
 
-def _next(
+def on_top(
     grid: Grid, before: Answered, now: tuple[np.ndarray, Box], clicks: Sequence[Click], newest: Sequence[Click]
 ) -> Answered:
-    """`now`, the answer to all `clicks`, with what `before` and the `newest` of them say of it."""
+    """`now`, the answer to all `clicks`, without what the `newest` of them do not ask for: where all of these add, it
+    keeps what was there, where all remove, it adds nothing.
+
+    Without it a click could lose what was right: the example CT's median fell back by .05, and does not with it.
+    """
     sides = {c.positive for c in newest}
     if len(sides) != 1:
         return Answered(*now)
@@ -281,28 +285,6 @@ def parted(grid: Grid, box: Box, depth: np.ndarray, clicks: Sequence[Click], new
             around, within = ball(mask.shape, p, radius, grid.spacing)
             markers[around][within] = side
     return mask & (watershed(grid.edges[box], markers, mask=mask) != 2)
-
-
-def on_top(
-    grid: Grid,
-    before: tuple[np.ndarray, Box],
-    now: tuple[np.ndarray, Box],
-    clicks: Sequence[Click],
-    newest: Sequence[Click],
-) -> tuple[np.ndarray, Box]:
-    """`now`, the answer to all `clicks`, without what the `newest` of them do not ask for: where all of these add, it
-    keeps what was there, where all remove, it adds nothing.
-
-    Without it a click could lose what was right: the example CT's median fell back by .05, and does not with it.
-    """
-    sides = {c.positive for c in newest}
-    if len(sides) != 1:
-        return now
-    box = joined([before[1], now[1]])
-    old, new = (_within(mask, own, box) for mask, own in (before, now))
-    both = old | new if sides == {True} else old & new
-    points = shifted([grid.from_native(c.index[::-1]) for c in clicks if c.positive], box)  # type: ignore[arg-type]
-    return reached(both, points), box
 
 
 def _within(mask: np.ndarray, own: Box, box: Box) -> np.ndarray:
@@ -482,6 +464,11 @@ def _part(
         near = balls(part.shape, [at], (limit * np.prod(grid.spacing) / (4 / 3 * np.pi)) ** (1 / 3), grid.spacing)
         return part & near, core & near
     return part, core
+
+
+def told(grid: Grid, clicks: Sequence[Click]) -> bool:
+    """Whether one of the clicks that add is on a bone told by its shape."""
+    return any(_candidate(grid, grid.from_native(c.index[::-1])).whole for c in clicks if c.positive)  # type: ignore
 
 
 def held(grid: Grid, point: Point) -> int:

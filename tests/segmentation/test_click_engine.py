@@ -10,7 +10,7 @@ import torch
 from core_models.errors import Cancelled, ModelMissing, Refused
 from core_models.foundation.reading import Structure
 from core_models.segmentation import registry, watershed_engine
-from core_models.segmentation.clicks import choice, click_net, looking, train_choice, train_clicks
+from core_models.segmentation.clicks import choice, click_net, looking, running, train_choice, train_clicks
 from core_models.segmentation.clicks.click_engine import ClickEngine
 from core_models.segmentation.clicks.watershed_first import WatershedFirst
 from core_models.segmentation.engine import Alternative, Box, Click, Mask, Scribble
@@ -143,7 +143,7 @@ def _all(grid):
 
 
 def test_a_row_of_hundreds_of_prompts_is_answered_anew(engine, monkeypatch):
-    for module, name in ((looking, "learned"), (choice, "classical"), (choice, "better")):
+    for module, name in ((looking, "learned"), (looking, "finished"), (choice, "classical"), (choice, "better")):
         monkeypatch.setattr(module, name, lambda *args: some)
     volume = _ball()
     some = looking.Answer(tuple(slice(0, n) for n in volume.shape), np.ones(volume.shape, np.float16), 0.5, "network")
@@ -189,7 +189,7 @@ def test_the_other_answer_to_a_click_on_a_radiograph_is_the_networks(folder):
     other = drawn.segment(prepared[0], (*clicks, OTHER))
     assert other.label == ""
     grid = prepared[1].grid
-    looked = looking.look(grid, prepared[1].pyramid, click_net.load(folder), list(clicks), 1, None, lambda: False)
+    looked = looking.look(grid, prepared[1].pyramid, running.load(folder), list(clicks), 1, None, lambda: False)
     expected = looking.first(grid, clicks, looked, None)
     assert np.array_equal(drawn._answer(prepared[0], (*clicks, OTHER), lambda: False).inside, expected.inside)
     assert drawn.segment(prepared[0], (*clicks, OTHER, OTHER)).label == "right lung"

@@ -1,6 +1,9 @@
 """The click network: its cubes, its cues, that it learns, that a stopped training goes on as if it had not been."""
 
 import json
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +12,10 @@ from safetensors import safe_open
 
 from core_models.errors import ModelMissing, Refused
 from core_models.segmentation import cohorts
-from core_models.segmentation.clicks import click_net, click_samples, tissue_maps, train_clicks
+from core_models.segmentation.clicks import click_net, click_samples, cues, rough, running, tissue_maps, train_clicks
 from core_models.segmentation.clicks.click_net import ClickNet, Config
+from core_models.segmentation.metrics import dice
+from core_models.segmentation.voxels import grid
 from core_models.study.volume import Volume
 
 TINY = Config(width=8, embedding=4)
@@ -24,13 +29,13 @@ def test_blocks_become_channels_and_come_back():
     assert torch.equal(folded[0, :, 1, 2, 3], x[0, 0, 2:4, 4:6, 6:8].flatten())
 
 
-@pytest.mark.parametrize("shape", [(48, 48, 48), click_net.FLAT, (16, 24, 32)])
+@pytest.mark.parametrize("shape", [(48, 48, 48), cues.FLAT, (16, 24, 32)])
 def test_an_answer_has_the_size_of_its_cube(shape):
     net = ClickNet(TINY).eval()
     features, embedding = net.encode(torch.zeros(1, 2, *shape))
     half = tuple(n // 2 for n in shape)
     assert features.shape[2:] == embedding.shape[2:] == half
-    logits, expected = net.decode(features, torch.zeros(1, click_net.CUES, *half))
+    logits, expected = net.decode(features, torch.zeros(1, cues.CUES, *half))
     assert logits.shape == (1, 1, *shape)
     assert expected.shape == (1,)
 
@@ -42,28 +47,28 @@ def test_a_picture_is_answered_as_the_middle_of_a_slab_without_end():
     for block in net.modules():  # the ends of a slab are in its statistics, and an endless one has none
         if isinstance(block, click_net._Block):
             block[1] = torch.nn.Identity()
-    picture, cues = torch.randn(1, 2, 1, 24, 24), torch.rand(1, click_net.CUES, 1, 12, 12)
+    picture, told = torch.randn(1, 2, 1, 24, 24), torch.rand(1, cues.CUES, 1, 12, 12)
     answers = []
     with torch.inference_mode():
         for depth in (2, 96):
             features, _ = net.encode(picture.expand(-1, -1, depth, -1, -1))
-            logits, _ = net.decode(features, cues.expand(-1, -1, depth // 2, -1, -1))
+            logits, _ = net.decode(features, told.expand(-1, -1, depth // 2, -1, -1))
             answers.append(logits[0, 0, depth // 2 - depth // 2 % 2 :][:2])
     assert torch.allclose(*answers, rtol=1e-4, atol=1e-6)
     assert answers[0].std() > 1e-4
 
 
-@pytest.mark.parametrize("shape", [(48, 48, 48), click_net.FLAT])
+@pytest.mark.parametrize("shape", [(48, 48, 48), cues.FLAT])
 def test_bfloat16_gives_the_same_answer(shape):
     """The processor decides which arithmetic is used; nobody should see which."""
     torch.manual_seed(0)
     net, cube = ClickNet(TINY).eval(), torch.randn(1, 2, *shape)
-    cues = torch.rand(1, click_net.CUES, *(n // 2 for n in shape))
+    told = torch.rand(1, cues.CUES, *(n // 2 for n in shape))
     answers = []
     with torch.inference_mode():
         for net.bfloat16 in (False, True):
             features, embedding = net.encode(cube)
-            logits, expected = net.decode(features, cues)
+            logits, expected = net.decode(features, told)
             assert {x.dtype for x in (features, embedding, logits, expected)} == {torch.float32}
             answers.append((logits.sigmoid(), expected.sigmoid()))
     for full, short in zip(*answers, strict=True):
@@ -72,33 +77,86 @@ def test_bfloat16_gives_the_same_answer(shape):
         assert not torch.equal(full, short)
 
 
+@pytest.mark.parametrize("shape", [(48, 48, 48), cues.FLAT], ids=["cube", "picture"])
+def test_the_network_that_runs_is_the_one_that_was_trained(shape, tmp_path):
+    torch.manual_seed(0)
+    net = ClickNet(TINY).eval()
+    with torch.no_grad():
+        for p in net.parameters():
+            p += 0.1 * torch.randn_like(p)  # so that no layer adds nothing
+    train_clicks.ship(net, {}, tmp_path)
+    runs = running.load(tmp_path)
+    rng = np.random.default_rng(0)
+    half = tuple(n // 2 for n in shape)
+    cube, told = (rng.normal(size=(c, *n)).astype(np.float32) for c, n in ((2, shape), (cues.CUES, half)))
+    cube[:, 1] = cube[:, 0] if shape == cues.FLAT else cube[:, 1]
+    features, embedding = runs.encode(cube)
+    answer, expected = runs.decode(features, told)
+    with torch.inference_mode():
+        true_features, true_embedding = net.encode(torch.from_numpy(cube)[None])
+        logits, quality = net.decode(true_features, torch.from_numpy(told)[None])
+    assert np.abs(embedding - true_embedding[0].numpy()).mean() < 0.01
+    assert np.abs(answer - logits[0, 0].sigmoid().numpy()).mean() < 0.005
+    assert answer.std() > 0.01
+    assert expected == pytest.approx(float(quality.sigmoid()), abs=0.02)
+
+
+def test_weights_that_do_not_fit_are_no_network(tmp_path):
+    train_clicks.ship(ClickNet(TINY), {}, tmp_path)
+    for other in (replace(TINY, width=16), replace(TINY, deep=2), None):
+        folder = tmp_path if other else tmp_path / "nowhere"
+        if other:
+            (folder / "config.json").write_text(click_net.saved_config(other))
+        with pytest.raises(ModelMissing, match="train segmenter"):
+            running.load(folder)
+
+
+def test_nothing_that_reports_use_is_loaded():
+    """OpenVINO would bring a package that sends figures of use to its makers."""
+    code = (
+        "import sys\n"
+        "from core_models.segmentation.clicks import running\n"
+        "assert running.arithmetic() in ('bfloat16', 'float32')\n"
+        "print([m for m in sys.modules if 'openvino_telemetry' in m and sys.modules[m] is not None])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_cube_is_cut_where_it_is_asked_for():
     """The voxel under the cube's middle is the grid's own, and a step along x is a step along x."""
-    values = torch.arange(10 * 12 * 14, dtype=torch.float32).view(1, 10, 12, 14)
-    cube = click_net.sample(values, (3.0, 2.0, 2.0), (4.0, 5.0, 6.0), 2.0, (3, 3, 3))
-    assert cube[0, 1, 1, 1] == values[0, 4, 5, 6]
-    assert cube[0, 1, 1, 2] == values[0, 4, 5, 7]
-    assert cube[0, 1, 2, 1] == values[0, 4, 6, 6]
-    assert float(cube[0, 2, 1, 1]) == pytest.approx(float(values[0, 4, 5, 6]) + 2 / 3 * 12 * 14)
-    outside = click_net.sample(values, (3.0, 2.0, 2.0), (-20.0, 5.0, 6.0), 2.0, (3, 3, 3))
-    assert outside[0, 1, 1, 1] == values[0, 0, 5, 6]
+    values = np.arange(10 * 12 * 14, dtype=np.float32).reshape(10, 12, 14)
+    cube = cues.sample(values, (3.0, 2.0, 2.0), (4.0, 5.0, 6.0), 2.0, (3, 3, 3))
+    assert cube[1, 1, 1] == values[4, 5, 6]
+    assert cube[1, 1, 2] == values[4, 5, 7]
+    assert cube[1, 2, 1] == values[4, 6, 6]
+    assert cube[2, 1, 1] == pytest.approx(float(values[4, 5, 6]) + 2 / 3 * 12 * 14)
+    outside = cues.sample(values, (3.0, 2.0, 2.0), (-20.0, 5.0, 6.0), 2.0, (3, 3, 3))
+    assert outside[1, 1, 1] == values[0, 5, 6]
+
+
+def test_training_cuts_its_cubes_as_the_page_does():
+    values = np.random.default_rng(0).normal(size=(9, 12, 14)).astype(np.float32)
+    at = ((3.0, 2.0, 2.5), (4.3, 5.1, 11.7), 1.7, (8, 10, 12))
+    turned = click_samples._cut(torch.from_numpy(values)[None], *at, torch.eye(3))
+    assert np.allclose(turned[0].numpy(), cues.sample(values, *at), atol=1e-4)
 
 
 def test_cues_say_where_the_clicks_are_and_what_was_clicked():
-    values = torch.zeros(2, 16, 16, 16)
+    values = np.zeros((2, 16, 16, 16), np.float32)
     values[:, :, :, 8:] = 2.0
-    embedding = torch.nn.functional.normalize(torch.randn(4, 8, 8, 8), dim=0)
-    told = click_net.cues(
+    embedding = torch.nn.functional.normalize(torch.randn(4, 8, 8, 8), dim=0).numpy()
+    told = cues.cues(
         values,
         embedding,
-        torch.tensor([[4.5, 4.5, 2.5]]),
-        torch.zeros(0, 3),
-        torch.ones(16, 16, 16),
-        torch.full((3, 8, 8, 8), 0.5),
+        np.array([[4.5, 4.5, 2.5]]),
+        np.zeros((0, 3)),
+        np.ones((16, 16, 16), np.float32),
+        np.full((3, 8, 8, 8), 0.5, np.float32),
     )
-    assert told.shape == (click_net.CUES, 8, 8, 8)
+    assert told.shape == (cues.CUES, 8, 8, 8)
     inside, _, outside, _, before, likely, alike, unlike = told[:8]
-    assert torch.equal(told[8:], torch.full((3, 8, 8, 8), 0.5))
+    assert (told[8:] == 0.5).all()
     assert inside[2, 2, 1] == inside.max() == 1.0
     assert outside.max() == 0.0
     assert before.min() == 1.0
@@ -106,6 +164,20 @@ def test_cues_say_where_the_clicks_are_and_what_was_clicked():
     assert likely[:, :, 5:].max() < 0.01
     assert alike[2, 2, 1] == pytest.approx(1.0, abs=1e-5)
     assert unlike.max() == -1.0
+
+
+def test_the_embedding_is_told_to_training_as_to_the_page(scans):
+    """Training computes these two cues once more, so that the embedding is learned through them."""
+    sample = click_samples.Sampler(scans, 0)(0)
+    torch.manual_seed(0)
+    embedding = torch.nn.functional.normalize(torch.randn(1, 4, *(n // 2 for n in sample.cube.shape[1:])), dim=1)
+    clicks = [sample.first[0]]
+    before, tissue = torch.zeros(sample.cube.shape[1:]), sample.tissue[:1]
+    for_training = train_clicks._cues(sample, embedding, [clicks], [[]], before[None], list(tissue))[0]
+    for_the_page = cues.cues(
+        sample.cube.numpy(), embedding[0].numpy(), clicks[0][None], np.zeros((0, 3)), before.numpy(), tissue[0].numpy()
+    )
+    assert np.allclose(for_training.numpy(), for_the_page, atol=1e-5)
 
 
 def _case(number: int) -> cohorts.Case:
@@ -166,10 +238,40 @@ def test_the_next_click_is_in_the_largest_error():
     assert click_samples.correction(target, answer, flat=False)[1] is False
 
 
+def test_rough_answers_are_those_of_the_classical_engine_to_clicks_on_what_is_wrong():
+    volume, labels = _case(0).load()
+    built = grid.build(volume)
+    found = rough.answers(built, {1: labels == 1, 2: labels == 2, 3: labels == 3}, 2, seed=0)
+    assert set(found) == {1, 2}, "nothing is labelled 3"
+    for label, own in found.items():
+        assert {len(r.clicks) for r in own} >= {1}
+        for one in own:
+            for (z, y, x), adds in zip(one.clicks.astype(int), one.adds, strict=True):
+                at = tuple(c - s.start for c, s in zip((z, y, x), one.box, strict=True))
+                held = all(0 <= c < n for c, n in zip(at, one.mask.shape, strict=True)) and bool(one.mask[at])
+                assert held is bool(adds)
+                assert bool(labels[z, y, x] == label) is bool(adds)
+    again = rough.answers(built, {1: labels == 1}, 2, seed=0)
+    assert all(np.array_equal(a.packed, b.packed) for a, b in zip(found[1], again[1], strict=True))
+
+
+def test_what_is_to_be_finished_is_seen_where_it_lies(monkeypatch):
+    monkeypatch.setattr(click_samples, "FINISHED", 1.0)
+    scan = click_samples.source(_case(0), readers=2)
+    seen = 0
+    for step in range(12):
+        sample = click_samples.draw(scan, np.random.default_rng(step))
+        for target, before, inside in zip(sample.targets, sample.begun.before, sample.begun.inside, strict=True):
+            assert len(inside)
+            assert dice(target, before > 0.5) > 0.5, "two bright things in noise are answered well, turned alike"
+            seen += 1
+    assert seen >= 12
+
+
 @pytest.fixture
 def small(monkeypatch):
     """Cubes of 16 voxels, so that a step takes no time."""
-    monkeypatch.setattr(click_net, "SIDE", 16)
+    monkeypatch.setattr(cues, "SIDE", 16)
 
 
 def test_training_learns(small, scans, tmp_path):
@@ -178,6 +280,18 @@ def test_training_learns(small, scans, tmp_path):
     fresh = ClickNet(trained.config)
     before, after = (np.mean([_loss_of(net, scans, step) for step in range(200, 212)]) for net in (fresh, trained))
     assert after < 0.85 * before
+
+
+def test_training_learns_to_finish(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(click_samples, "FINISHED", 1.0)
+    own = [click_samples.source(_case(0), readers=2)]
+    recipe = train_clicks.Recipe(steps=50, warm=5, width=8, rate=1e-2)
+    said = []
+    trained = train_clicks.train(own, recipe, tmp_path, False, said.append).net
+    fresh = ClickNet(trained.config)
+    before, after = (np.mean([_loss_of(net, own, step) for step in range(200, 212)]) for net in (fresh, trained))
+    assert after < 0.85 * before
+    assert "finished" in said[0]
 
 
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(small, scans, tmp_path):
@@ -215,9 +329,9 @@ def test_a_deeper_network_begins_as_the_one_it_goes_on_from(scans, tmp_path):
         for p in first.parameters():
             p += 0.1 * torch.randn_like(p)  # as trained: its own residual pairs say something too
     train_clicks._begin(deeper, first)
-    cube, cues = torch.randn(1, 2, 16, 16, 16), torch.rand(1, click_net.CUES, 8, 8, 8)
+    cube, told = torch.randn(1, 2, 16, 16, 16), torch.rand(1, cues.CUES, 8, 8, 8)
     with torch.inference_mode():
-        answers = [net.decode(net.encode(cube)[0], cues)[0] for net in (first, deeper)]
+        answers = [net.decode(net.encode(cube)[0], told)[0] for net in (first, deeper)]
     assert torch.equal(*answers)
     assert click_net.parameters(deeper) > click_net.parameters(first)
     recipe = train_clicks.Recipe(steps=2, width=8, deep=2)

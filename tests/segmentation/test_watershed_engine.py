@@ -115,7 +115,7 @@ def test_a_long_row_is_answered_by_its_last_prompts_and_the_same_from_memory(tou
 
 @pytest.mark.parametrize(
     ("signs", "whole"),
-    [("+", "###........."), ("-", "............"), ("+-", "....##......")],
+    [("+", "###.####...."), ("-", "............"), ("+-", "....##......")],
     ids=["what adds keeps the old", "what removes adds nothing", "both begin anew"],
 )
 def test_only_parts_with_a_click_that_adds_are_kept_from_before(signs, whole):
@@ -123,14 +123,14 @@ def test_only_parts_with_a_click_that_adds_are_kept_from_before(signs, whole):
         return np.array([[[c == "#" for c in text]]])
 
     grid = ENGINE.prepare(Volume(np.zeros((1, 1, 12), np.float32), np.diag([2.0, 2.0, 2.0, 1.0]), "MR", "1"))
-    old, new = line("###...##...."), line("..##..")
-    newest = [Click((3, 0, 0), sign == "+") for sign in signs]
+    old, new = line("###...##..#."), line("..##..")
+    newest = [Click((4, 0, 0), sign == "+") for sign in signs]
     places = (slice(0, 1), slice(0, 1))
-    mask, box = watershed_engine.on_top(
-        grid, (old, (*places, slice(0, 12))), (new, (*places, slice(2, 8))), [Click((0, 0, 0)), *newest], newest
-    )
+    before = watershed_engine.Answered(old, (*places, slice(0, 12)))
+    now = (new, (*places, slice(2, 8)))
+    after = watershed_engine.on_top(grid, before, now, [Click((0, 0, 0)), *newest], newest)
     full = np.zeros(grid.shape, bool)
-    full[box] = mask
+    full[after.box] = after.mask
     assert np.array_equal(full, line(whole))
 
 

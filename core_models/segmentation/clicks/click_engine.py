@@ -21,9 +21,10 @@ import numpy as np
 from core_models.errors import Cancelled, Refused
 from core_models.foundation.reading import Structure
 from core_models.segmentation import watershed_engine
-from core_models.segmentation.clicks import choice, click_net, looking
-from core_models.segmentation.clicks.click_net import ClickNet
+from core_models.segmentation.clicks import choice, looking, running
+from core_models.segmentation.clicks.cues import FLAT, SIDE
 from core_models.segmentation.clicks.looking import Answer, Level
+from core_models.segmentation.clicks.running import Running
 from core_models.segmentation.engine import Alternative, Click, Mask, Prompt, Segmentation, never
 from core_models.segmentation.prompts import as_clicks, confined
 from core_models.segmentation.voxels import flooding, native
@@ -106,7 +107,8 @@ class ClickEngine:
     def prepared(self, grid: Grid) -> Prepared:
         """As `prepare`, of a grid that was built already."""
         _chooser(self.folder)
-        _net(self.folder)
+        side = FLAT if grid.shape[0] == 1 else (SIDE, SIDE, SIDE)
+        _net(self.folder).compiled(tuple(n // 2 for n in side))  # type: ignore[arg-type]
         return Prepared(grid, looking.levels(grid), tuple(self._drawn(grid.volume, grid)))
 
     def _drawn(self, volume: Volume, grid: Grid) -> list[Drawn]:
@@ -195,6 +197,8 @@ class ClickEngine:
         if not prepared.structures and (before is None or not alone):
             other = choice.classical(grid, clicks, clicks[-newest:], before, cancelled)
         net = _net(self.folder)
+        if other is not None:
+            other = looking.finished(grid, prepared.pyramid, net, clicks, newest, other, cancelled)
         answer = looking.learned(grid, prepared.pyramid, net, clicks, newest, before, other, cancelled)
         if other is not None and not alone:
             answer = choice.better(grid, clicks, before, answer, other, _chooser(self.folder))
@@ -239,5 +243,5 @@ def _chooser(folder: Path) -> choice.Chooser:
 
 
 @cache
-def _net(folder: Path) -> ClickNet:
-    return click_net.load(folder)
+def _net(folder: Path) -> Running:
+    return running.load(folder)

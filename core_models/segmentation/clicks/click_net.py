@@ -1,4 +1,5 @@
-"""A cube of the grid and the clicks in it → a probability for every voxel: the network behind the learned engine.
+"""A cube of the grid and the clicks in it → a probability for every voxel: the network behind the learned engine, as it
+is trained; `running` answers with its weights.
 
 The picture is encoded once and the clicks are decoded on top of it, so that a second click in the same cube costs the
 decoder alone.  The decoder sees the clicks, the answer so far, how alike each voxel's grey level is to what was clicked
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,17 +26,8 @@ from torch import nn
 from torch.nn import functional
 
 from core_models.errors import ModelMissing
-from core_models.segmentation.clicks.tissue_maps import MAPS, maps
-from core_models.segmentation.voxels.grid import RELATIVE_RANGE
-
-SIDE = 48  # voxels along a cube
-FLAT = (2, 96, 96)  # a picture: two equal slices, which stand for equal ones without end
-CUES = 8 + MAPS
-TIGHT, BROAD = 1.0, 4.0  # voxels of the half-size cube: widths of a click as the decoder sees it
-SOFT = (50.0, 125.0)  # HU: centre and scale of the soft-tissue channel
-WIDE = 500.0  # HU: scale of the channel that tells air, tissue and bone
-NEAR = 2  # voxels of the half-size cube around a click that tell its grey level
-FORMAT = "reading-room-click-net"
+from core_models.segmentation.clicks.cues import CUES
+from core_models.segmentation.clicks.running import FORMAT, MISSING
 
 
 @dataclass(frozen=True)
@@ -168,141 +159,6 @@ def _unfolded(x: torch.Tensor) -> torch.Tensor:
     return x.view(n, 1, 2, 2, 2, z, y, w).permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(n, 1, 2 * z, 2 * y, 2 * w)
 
 
-def channels(values: torch.Tensor, hounsfield: bool) -> torch.Tensor:
-    """Grid values (z, y, x) → (2, z, y, x): soft tissue and the whole range, each of about unit size."""
-    if hounsfield:
-        return torch.stack([((values - SOFT[0]) / SOFT[1]).clamp(-2, 2), (values / WIDE).clamp(-2, 3)])
-    middle = (values - RELATIVE_RANGE / 2) / (RELATIVE_RANGE / 4)
-    return torch.stack([middle.clamp(-2, 2), middle.clamp(-2, 3)])
-
-
-def values_of(cube: torch.Tensor, hounsfield: bool) -> np.ndarray:
-    """The inverse of `channels`, as far as their ranges reach: (z, y, x) in HU, or 0 to RELATIVE_RANGE."""
-    if hounsfield:
-        soft, wide = (cube[0] * SOFT[1] + SOFT[0]).numpy(), (cube[1] * WIDE).numpy()
-        return np.where(np.abs(cube[0].numpy()) < 2, soft, wide)
-    return (cube[1] * (RELATIVE_RANGE / 4) + RELATIVE_RANGE / 2).numpy()
-
-
-def tissue_cues(cube: torch.Tensor, hounsfield: bool, inside: torch.Tensor, step: float) -> torch.Tensor:
-    """`tissue_maps.maps` of the clicks that add, as cues: (MAPS, z/2, y/2, x/2).  A slab's slices are one picture."""
-    shape = tuple(cube.shape[1:])
-    values = values_of(cube, hounsfield)
-    points = _voxels(inside, shape)
-    if shape[0] == FLAT[0]:
-        middle = shape[0] // 2
-        flat = maps(values[middle : middle + 1], hounsfield, [(0, y, x) for _, y, x in points], step)
-        found = torch.from_numpy(flat).expand(-1, *shape)
-    else:
-        found = torch.from_numpy(maps(values, hounsfield, points, step))
-    return functional.avg_pool3d(found[None], 2)[0]
-
-
-def sample(
-    array: torch.Tensor,
-    spacing: Sequence[float],
-    centre: Sequence[float],
-    step: float,
-    shape: Sequence[int],
-    turn: torch.Tensor | None = None,
-    nearest: bool = False,
-) -> torch.Tensor:
-    """A cube out of a grid.
-
-    Args:
-        array: (c, z, y, x); beyond its rim its last value goes on.
-        spacing: (z, y, x) of the array; `centre`: (z, y, x) in its voxels; `step`: edge of the cube's voxels.
-        shape: (z, y, x) of the cube.
-        turn: (3, 3) from the cube's axes to the array's, for training.
-        nearest: take the nearest voxel's value, for labels.
-
-    Returns:
-        (c, *shape).
-    """
-    lines = [(torch.arange(n, dtype=torch.float32) - (n - 1) / 2) * step for n in shape]
-    mesh = torch.stack(torch.meshgrid(*lines, indexing="ij"), -1)
-    if turn is not None:
-        mesh = mesh @ turn.T
-    at = mesh / torch.tensor(tuple(spacing), dtype=torch.float32) + torch.tensor(tuple(centre), dtype=torch.float32)
-    sizes = torch.tensor(array.shape[1:], dtype=torch.float32)
-    where = ((2 * at + 1) / sizes - 1).flip(-1)[None]
-    mode = "nearest" if nearest else "bilinear"
-    return functional.grid_sample(array[None], where, mode=mode, padding_mode="border", align_corners=False)[0]
-
-
-def cues(
-    values: torch.Tensor,
-    embedding: torch.Tensor,
-    inside: torch.Tensor,
-    outside: torch.Tensor,
-    before: torch.Tensor,
-    tissue: torch.Tensor,
-) -> torch.Tensor:
-    """What the decoder is told of the clicks in one cube.
-
-    Args:
-        values: (2, z, y, x) of `channels`.
-        embedding: (e, z/2, y/2, x/2) unit vectors.
-        inside, outside: (n, 3) float clicks in the cube's voxels (z, y, x); either may be empty.
-        before: (z, y, x) probabilities of the answer so far, zeros without one.
-        tissue: `tissue_cues` of the clicks that add.
-
-    Returns:
-        (CUES, z/2, y/2, x/2).
-    """
-    half = functional.avg_pool3d(torch.cat([values, before[None]])[None], 2)[0]
-    shape = half.shape[1:]
-    out = []
-    alike = []
-    likely = torch.zeros(shape)
-    for points in (inside, outside):
-        near = (points - 0.5) / 2  # centres of 2 × 2 × 2 blocks
-        squared = _squared(near, shape)
-        out += [torch.exp(-squared / (2 * TIGHT**2)), torch.exp(-squared.sqrt() / BROAD)]
-        alike.append(_alike(embedding, near))
-    if len(inside):
-        likely = _likely(half[:2], (inside - 0.5) / 2)
-    return torch.cat([torch.stack([*out, half[2], likely, *alike]), tissue])
-
-
-def _squared(points: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Squared distance of every voxel to the nearest point; very far without one."""
-    out = torch.full(tuple(shape), 1e6)
-    lines = [torch.arange(n, dtype=torch.float32) for n in shape]
-    for p in points:
-        z, y, x = ((line - c) ** 2 for line, c in zip(lines, p, strict=True))
-        out = torch.minimum(out, z[:, None, None] + y[:, None] + x)
-    return out
-
-
-def _voxels(points: torch.Tensor, shape: Sequence[int]) -> list[tuple[int, int, int]]:
-    """The voxels that hold points, those outside moved to the rim."""
-    return [tuple(int(min(max(round(float(c)), 0), n - 1)) for c, n in zip(p, shape, strict=True)) for p in points]  # type: ignore[misc]
-
-
-def _alike(embedding: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Greatest cosine of every voxel's embedding with a clicked one's; -1 without clicks."""
-    if not len(points):
-        return torch.full(embedding.shape[1:], -1.0)
-    clicked = torch.stack([embedding[(slice(None), *v)] for v in _voxels(points, embedding.shape[1:])])
-    return (clicked @ embedding.flatten(1)).amax(0).view(embedding.shape[1:])
-
-
-def _likely(values: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """How alike each voxel's grey level is to what was clicked, 0 to 1: the best of the clicks, robust to a rim."""
-    soft = values[0]
-    best = torch.zeros(soft.shape)
-    for z, y, x in _voxels(points, soft.shape):
-        box = tuple(slice(max(0, c - NEAR), c + NEAR + 1) for c in (z, y, x))
-        around = soft[box].flatten()
-        centre = soft[tuple(slice(max(0, c - 1), c + 2) for c in (z, y, x))].median()
-        kept = around[(around - centre).abs() < 1.0]
-        middle = kept.median() if len(kept) else centre
-        spread = 1.4826 * (kept - middle).abs().median() if len(kept) else torch.tensor(0.0)
-        best = torch.maximum(best, torch.exp(-0.5 * ((soft - middle) / (2 * spread.clamp(0.11, 0.7))) ** 2))
-    return best
-
-
 def load(folder: Path) -> ClickNet:
     """The network whose weights lie in `folder` (click_net.safetensors and config.json).
 
@@ -316,9 +172,7 @@ def load(folder: Path) -> ClickNet:
         net = ClickNet(Config(**config))
         net.load_state_dict(load_file(folder / "click_net.safetensors"))
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelMissing(
-            "The weights of the click network are missing or damaged; `python app.py train segmenter` makes them."
-        ) from error
+        raise ModelMissing(MISSING) from error
     net.bfloat16 = has_bfloat16()
     return net.eval()
 

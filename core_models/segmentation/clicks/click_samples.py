@@ -8,7 +8,7 @@ et al., "ScribblePrompt" (2024), a network that is to follow edges and clicks mu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import edt as euclidean
 import numpy as np
@@ -18,20 +18,25 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from core_models.segmentation import cohorts
-from core_models.segmentation.clicks import click_net
-from core_models.segmentation.clicks.looking import Level, in_half, levels
+from core_models.segmentation.clicks import cues, rough
+from core_models.segmentation.clicks.looking import in_half, levels
+from core_models.segmentation.clicks.rough import Rough
 from core_models.segmentation.metrics import depths
 from core_models.segmentation.voxels import grid
 from core_models.segmentation.voxels.grid import RELATIVE_RANGE, Grid
+from core_models.segmentation.voxels.morphology import Spacing
 
 OBJECTS = 4  # targets of one cube
-WEIGHTS = {"demo-ct": 0.33, "totalseg-example": 0.20, "la2018": 0.16, "acdc": 0.25, "jsrt": 0.06}  # pictures are quick
+WEIGHTS = {"demo-ct": 0.30, "totalseg-example": 0.20, "la2018": 0.22, "acdc": 0.22, "jsrt": 0.06}  # pictures are quick
 PAINTED = 0.10  # of CT cubes have painted shapes in them
 RECOLOURED = 0.15  # of CT cubes are shown without HU
 LEAST = 24  # voxels of a target within a cube
 DEEP = 0.5  # a first click lies at least this deep, as a part of the deepest there is
 COARSE_FROM = 3.0  # mm: cubes with such voxels are cut out of the grid's half
 PAINT = 9000  # number of the first painted label
+FINISHED = 0.5  # of cubes of scans that have rough answers: one of these is to be finished
+AROUND = 30.0  # mm: a rough answer is finished in cubes around the middle of what lies so near to a place in it
+LEFT_OUT = 0.9  # of a cube's half side: a click farther out is not seen
 
 
 @dataclass(frozen=True)
@@ -39,20 +44,36 @@ class Source:
     """One training scan, as the sampler reads it.
 
     Attributes:
-        levels: (values (1, z, y, x), spacing) of the grid and of its half.
+        levels: (values (1, z, y, x), spacing) of the grid and of its half, as tensors.
         labels: float32 (1, z, y, x), 0 where nothing is labelled; exact integers.
         deep: label → (n, 3) grid voxels (z, y, x) deep inside it.
         rims: label → (n, 3) grid voxels near its surface.
+        rough: label → what the classical engine answered clicks on it; nothing where that is not to be finished.
     """
 
     cohort: str
     hounsfield: bool
     flat: bool
     spacing: tuple[float, float, float]
-    levels: tuple[Level, Level]
+    levels: tuple[tuple[torch.Tensor, Spacing], tuple[torch.Tensor, Spacing]]
     labels: torch.Tensor
     deep: dict[int, np.ndarray]
     rims: dict[int, np.ndarray]
+    rough: dict[int, list[Rough]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What the targets of a cube are to be finished from.
+
+    Attributes:
+        before: float32 (k, z, y, x), a rough answer to each target.
+        inside, outside: for each target (n, 3) float clicks of it that the cube holds; no target is without one inside.
+    """
+
+    before: np.ndarray
+    inside: list[np.ndarray]
+    outside: list[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -60,11 +81,12 @@ class Sample:
     """One cube and its targets.
 
     Attributes:
-        cube: (2, z, y, x) of `click_net.channels`.
+        cube: (2, z, y, x) of `cues.channels`.
         targets: bool (k, z, y, x).
         first: (k, 3) float clicks inside the targets, in voxels of the cube.
         hounsfield: whether the cube is shown in HU; `step`: edge of its voxels in nominal mm.
-        tissue: (k, MAPS, z/2, y/2, x/2) `click_net.tissue_cues` of the first clicks.
+        tissue: (k, MAPS, z/2, y/2, x/2) `cues.tissue_cues` of the first clicks.
+        begun: rough answers to finish; None where the clicks are the beginning.
     """
 
     hounsfield: bool
@@ -73,10 +95,17 @@ class Sample:
     tissue: torch.Tensor
     targets: np.ndarray
     first: np.ndarray
+    begun: Begun | None = None
 
 
-def source(case: cohorts.Case, wanted: Callable[[int], bool] = lambda label: True) -> Source | None:
-    """A case as the sampler reads it, with the labels that are `wanted`; None where it has no target."""
+def source(
+    case: cohorts.Case, wanted: Callable[[int], bool] = lambda label: True, readers: int = 0, seed: int = 0
+) -> Source | None:
+    """A case as the sampler reads it, with the labels that are `wanted`; None where it has no target.
+
+    Args:
+        readers: so many click each structure of a CT, and what the classical engine answers is to be finished.
+    """
     volume, labels = case.load()
     built = grid.build(volume)
     labels_here = on_grid(built, labels)
@@ -101,10 +130,11 @@ def source(case: cohorts.Case, wanted: Callable[[int], bool] = lambda label: Tru
         built.hounsfield,
         built.shape[0] == 1,
         built.spacing,
-        levels(built),
+        tuple((torch.from_numpy(np.ascontiguousarray(v, np.float32))[None], s) for v, s in levels(built)),  # type: ignore[arg-type]
         torch.from_numpy(joined)[None],
         deep,
         rims,
+        rough.answers(built, masks, readers, seed) if readers and built.hounsfield else {},
     )
 
 
@@ -181,10 +211,12 @@ class _Row(Dataset):
 
 def draw(scan: Source, rng: np.random.Generator) -> Sample | None:
     """One cube of a scan; None where no target of it is large enough."""
+    if scan.rough and rng.random() < FINISHED:
+        return _to_finish(scan, rng)
     number = int(rng.choice(list(scan.deep)))
     places = scan.deep if rng.random() < 0.7 else scan.rims
     place = places[number][rng.integers(len(places[number]))].astype(float)
-    shape = click_net.FLAT if scan.flat else (click_net.SIDE,) * 3
+    shape = cues.FLAT if scan.flat else (cues.SIDE,) * 3
     step = float((2.0 if scan.flat or rng.random() < 0.6 else 4.0) * np.exp(rng.uniform(-0.35, 0.35)))
     centre = place + rng.normal(0, 2.5, 3) * step / np.asarray(scan.spacing)
     if scan.flat:
@@ -193,8 +225,8 @@ def draw(scan: Source, rng: np.random.Generator) -> Sample | None:
     level = 1 if step >= COARSE_FROM else 0
     values, spacing = scan.levels[level]
     at = in_half(centre, scan.labels.shape[1:]) if level else tuple(centre)
-    picture = click_net.sample(values, spacing, at, step, shape, turn)[0]
-    labels = click_net.sample(scan.labels, scan.spacing, tuple(centre), step, shape, turn, nearest=True)[0]
+    picture = _cut(values, spacing, at, step, shape, turn)[0]
+    labels = _cut(scan.labels, scan.spacing, tuple(centre), step, shape, turn, nearest=True)[0]
     labels = labels.numpy().astype(np.int32)
     labels[~_within(scan, centre, step, shape, turn)] = 0
     if scan.hounsfield and rng.random() < PAINTED:
@@ -204,8 +236,110 @@ def draw(scan: Source, rng: np.random.Generator) -> Sample | None:
     if found is None:
         return None
     targets, first = found
-    tissue = [click_net.tissue_cues(cube, hounsfield, torch.from_numpy(p[None]), step) for p in first]
+    tissue = [tissue_of(cube, hounsfield, p[None], step) for p in first]
     return Sample(hounsfield, step, cube, torch.stack(tissue), targets, first)
+
+
+def tissue_of(cube: torch.Tensor, hounsfield: bool, inside: np.ndarray, step: float) -> torch.Tensor:
+    """`cues.tissue_cues` as a tensor."""
+    return torch.from_numpy(cues.tissue_cues(cube.numpy(), hounsfield, inside, step))
+
+
+def _channels(picture: torch.Tensor, hounsfield: bool) -> torch.Tensor:
+    return torch.from_numpy(cues.channels(picture.numpy(), hounsfield))
+
+
+def _cut(
+    array: torch.Tensor,
+    spacing: Sequence[float],
+    centre: Sequence[float],
+    step: float,
+    shape: Sequence[int],
+    turn: torch.Tensor,
+    nearest: bool = False,
+) -> torch.Tensor:
+    """As `cues.sample`, turned.
+
+    Args:
+        array: (c, z, y, x).
+        turn: (3, 3) from the cube's axes to the array's.
+        nearest: take the nearest voxel's value, for labels.
+
+    Returns:
+        (c, *shape).
+    """
+    lines = [(torch.arange(n, dtype=torch.float32) - (n - 1) / 2) * step for n in shape]
+    mesh = torch.stack(torch.meshgrid(*lines, indexing="ij"), -1) @ turn.T
+    at = mesh / torch.tensor(tuple(spacing), dtype=torch.float32) + torch.tensor(tuple(centre), dtype=torch.float32)
+    sizes = torch.tensor(array.shape[1:], dtype=torch.float32)
+    where = ((2 * at + 1) / sizes - 1).flip(-1)[None]
+    mode = "nearest" if nearest else "bilinear"
+    return functional.grid_sample(array[None], where, mode=mode, padding_mode="border", align_corners=False)[0]
+
+
+def _to_finish(scan: Source, rng: np.random.Generator) -> Sample | None:
+    """A cube in a rough answer, with the clicks it holds; other rough answers in it are targets as well."""
+    number = int(rng.choice(list(scan.rough)))
+    chosen = scan.rough[number][rng.integers(len(scan.rough[number]))]
+    spacing, shape = np.asarray(scan.spacing), (cues.SIDE,) * 3
+    places = np.argwhere(chosen.mask) + [s.start for s in chosen.box]
+    if not len(places):
+        return None
+    away = np.abs((places - places[rng.integers(len(places))]) * spacing)
+    centre = places[(away <= AROUND).all(1)].mean(0) + rng.normal(0, 4.0, 3) / spacing
+    step = float(2.0 * np.exp(rng.uniform(-0.2, 0.2)))
+    turn = _turn(rng, False)
+    values, _ = scan.levels[0]
+    picture = _cut(values, scan.spacing, tuple(centre), step, shape, turn)[0]
+    labels = _cut(scan.labels, scan.spacing, tuple(centre), step, shape, turn, nearest=True)[0]
+    labels = labels.numpy().astype(np.int32)
+    labels[~_within(scan, centre, step, shape, turn)] = 0
+    cube, hounsfield = _coloured(picture, True, rng)
+
+    back = np.linalg.inv(turn.numpy().astype(float).T)
+    present = [int(n) for n in np.unique(labels) if n and n != number and int(n) in scan.rough]
+    rng.shuffle(present)
+    targets, begun, inside, outside, tissue = [], [], [], [], []
+    for n in [number, *present][:OBJECTS]:
+        one = chosen if n == number else scan.rough[n][rng.integers(len(scan.rough[n]))]
+        so_far = _seen(one, scan.spacing, centre, step, shape, turn)
+        clicks = ((one.clicks - centre) * spacing) @ back / step + (np.array(shape) - 1) / 2
+        held = (np.abs(clicks - (np.array(shape) - 1) / 2) < LEFT_OUT * np.array(shape) / 2).all(1)
+        within = clicks[held & one.adds].astype(np.float32)
+        if not len(within):
+            if np.count_nonzero(so_far > 0.5) < LEAST:
+                continue
+            within = deepest(so_far > 0.5)[None].astype(np.float32)
+        targets.append(labels == n)
+        begun.append(so_far)
+        inside.append(within)
+        outside.append(clicks[held & ~one.adds].astype(np.float32))
+        tissue.append(tissue_of(cube, hounsfield, within, step))
+    if not targets:
+        return None
+    first = np.stack([p[0] for p in inside])
+    rest = Begun(np.stack(begun), inside, outside)
+    return Sample(hounsfield, step, cube, torch.stack(tissue), np.stack(targets), first, rest)
+
+
+def deepest(mask: np.ndarray) -> np.ndarray:
+    """(z, y, x) of the voxel farthest from a mask's surface; the array's rim is none."""
+    depth = euclidean.edt(np.ascontiguousarray(mask))
+    return np.array(np.unravel_index(int(np.argmax(np.where(np.isinf(depth), 0, depth))), mask.shape))
+
+
+def _seen(
+    one: Rough,
+    spacing: tuple[float, float, float],
+    centre: np.ndarray,
+    step: float,
+    shape: Sequence[int],
+    turn: torch.Tensor,
+) -> np.ndarray:
+    """A rough answer as a cube shows it, float32 (z, y, x)."""
+    padded = torch.from_numpy(np.pad(one.mask, 1).astype(np.float32))[None]
+    at = centre - [s.start - 1 for s in one.box]
+    return _cut(padded, spacing, tuple(at), step, shape, turn)[0].numpy()
 
 
 def _within(scan: Source, centre: np.ndarray, step: float, shape: Sequence[int], turn: torch.Tensor) -> np.ndarray:
@@ -264,7 +398,7 @@ def _coloured(picture: torch.Tensor, hounsfield: bool, rng: np.random.Generator)
         picture = picture * float(np.exp(rng.normal(0, 0.04))) + float(rng.normal(0, 10))
         picture = picture + float(rng.uniform(0, 14)) * torch.from_numpy(rng.normal(0, 1, picture.shape)).float()
         if rng.random() >= RECOLOURED:
-            return click_net.channels(picture, True), True
+            return _channels(picture, True), True
         low, high = float(rng.uniform(-1000, -100)), float(rng.uniform(150, 700))
         picture = (picture.clamp(low, high) - low) / (high - low) * RELATIVE_RANGE
     unit = (picture / RELATIVE_RANGE).clamp(0, 1.2) ** float(np.exp(rng.normal(0, 0.3)))
@@ -273,7 +407,7 @@ def _coloured(picture: torch.Tensor, hounsfield: bool, rng: np.random.Generator)
     unit = unit * (1 + 0.12 * _field(picture.shape, rng, 3)) + 0.02 * float(rng.random()) * torch.from_numpy(
         rng.normal(0, 1, picture.shape)
     )
-    return click_net.channels((unit * RELATIVE_RANGE).float(), False), False
+    return _channels((unit * RELATIVE_RANGE).float(), False), False
 
 
 def _targets(

@@ -6,15 +6,14 @@ Lengths are nominal mm of the grid; probabilities are of the grid's voxels, kept
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from torch.nn import functional
 
 from core_models.errors import Cancelled
-from core_models.segmentation.clicks import click_net
-from core_models.segmentation.clicks.click_net import FLAT, SIDE, ClickNet
+from core_models.segmentation.clicks import cues
+from core_models.segmentation.clicks.cues import FLAT, SIDE
+from core_models.segmentation.clicks.running import Running
 from core_models.segmentation.engine import Click
 from core_models.segmentation.voxels.flooding import reached
 from core_models.segmentation.voxels.grid import Grid
@@ -23,13 +22,14 @@ from core_models.segmentation.voxels.morphology import (
     Point,
     Spacing,
     ball,
+    balls,
     bounds,
     depth_of,
     distance,
     joined,
     shifted,
 )
-from core_models.segmentation.watershed_engine import CANCELLED, parted, to_edges
+from core_models.segmentation.watershed_engine import CANCELLED, CLICK_RADIUS, parted, to_edges, told
 
 FINE, COARSE = 2.0, 4.0  # edges of the cubes' voxels
 # Logits that a first answer gains, on CT and elsewhere, and on CT gains or loses by the classical one; found on the CTs
@@ -41,8 +41,9 @@ REACH = 12.0  # a click changes what hangs together with a change that begins th
 THICKNESS_WITHIN = 4.0  # the thickest place of a change within this of its click counts as the thickness there
 THICKER, FARTHER, RIM_REACH = 1.5, 6.0, 8.0  # how much thicker, how many thicknesses away and how far besides
 NOTHING, A_LOT = 0.02, 0.1  # of an answer: what a click takes away of it before edges do too, or have a say
+SEEN = 0.9  # of a cube's half side: so far out is a click seen that adds to what is to be finished
 FAINT = 0.02  # probabilities below are not kept
-Level = tuple[torch.Tensor, Spacing]
+Level = tuple[np.ndarray, Spacing]
 
 
 @dataclass(frozen=True)
@@ -86,16 +87,9 @@ class Answer:
 
 
 def levels(grid: Grid) -> tuple[Level, Level]:
-    """The grid's values and their half, (1, z, y, x) each, with their spacing: what cubes are cut from."""
-    whole = torch.from_numpy(np.ascontiguousarray(grid.smooth, np.float32))[None]
-    return (whole, grid.spacing), halved(whole, grid.spacing)
-
-
-def halved(values: torch.Tensor, spacing: Spacing) -> Level:
-    """(1, z, y, x) and its spacing at half the resolution; axes of one voxel stay."""
-    kernel = tuple(2 if n > 1 else 1 for n in values.shape[1:])
-    pooled = functional.avg_pool3d(values[None], kernel)[0]
-    return pooled, tuple(s * k for s, k in zip(spacing, kernel, strict=True))  # type: ignore[return-value]
+    """The grid's values and their half, (z, y, x) each, with their spacing: what cubes are cut from."""
+    half = tuple(s * (2 if n > 1 else 1) for s, n in zip(grid.spacing, grid.shape, strict=True))
+    return (grid.smooth, grid.spacing), (cues.halved(grid.smooth), half)  # type: ignore[return-value]
 
 
 def in_half(centre: Sequence[float], full: Sequence[int]) -> tuple[float, ...]:
@@ -106,7 +100,7 @@ def in_half(centre: Sequence[float], full: Sequence[int]) -> tuple[float, ...]:
 def learned(
     grid: Grid,
     pyramid: tuple[Level, Level],
-    net: ClickNet,
+    net: Running,
     clicks: Sequence[Click],
     newest: int,
     before: Answer | None,
@@ -131,7 +125,7 @@ def learned(
 def look(
     grid: Grid,
     pyramid: tuple[Level, Level],
-    net: ClickNet,
+    net: Running,
     clicks: Sequence[Click],
     newest: int,
     before: Answer | None,
@@ -142,12 +136,9 @@ def look(
     Raises:
         Cancelled.
     """
-    places = np.array([_place(grid, c) for c in clicks])
-    adds = np.array([c.positive for c in clicks])
+    places, adds = _placed(grid, clicks)
     shape = FLAT if grid.shape[0] == 1 else (SIDE, SIDE, SIDE)
-    new = places[-newest:]
-    # A ring or a box begins with the click in its midst; of a line the middle of what it spans.
-    centre = new[np.flatnonzero(adds[-newest:])[0]] if adds[-newest:].any() else (new.min(0) + new.max(0)) / 2
+    centre = _centre(places[-newest:], adds[-newest:])
 
     # All that can change, with what is there: the work does not grow with the scan.
     at = [grid_point(grid, c) for c in clicks]
@@ -223,6 +214,54 @@ def weighed(grid: Grid, clicks: Sequence[Click], newest: int, before: Answer, an
     return kept(grid.spacing, inside, adding, answer.expected, region)
 
 
+def finished(
+    grid: Grid,
+    pyramid: tuple[Level, Level],
+    net: Running,
+    clicks: Sequence[Click],
+    newest: int,
+    other: Answer,
+    cancelled: Callable[[], bool],
+) -> Answer:
+    """The classical engine's answer on CT, as the network finishes it around the last `newest` of `clicks`.
+
+    A bone told by its shape stays as it is.
+
+    Raises:
+        Cancelled.
+    """
+    if not grid.hounsfield or grid.shape[0] == 1 or not other.mask.any() or told(grid, clicks):
+        return other
+    if cancelled():
+        raise Cancelled(CANCELLED)
+    shape = (SIDE, SIDE, SIDE)
+    places, adds = _placed(grid, clicks)
+    centre = _centre(places[-newest:], adds[-newest:])
+    points = [grid_point(grid, c) for c in clicks]
+    region = joined([other.box, _reach(grid, centre, shape), *(tuple(slice(c, c + 1) for c in p) for p in points)])  # type: ignore[list-item]
+    so_far, origin = other.within(region), np.array([s.start for s in region])
+    half = SIDE / 2 * FINE / np.asarray(grid.spacing)
+    if not ((np.abs(places - centre) < SEEN * half).all(1) & adds).any():
+        # The network was not shown cubes without a click that adds: the deepest place stands for one.
+        part = tuple(
+            slice(max(0, int(c - SEEN * h)), int(np.ceil(c + SEEN * h)))
+            for c, h in zip(centre - origin, half, strict=True)
+        )
+        depth = depth_of(so_far > 0.5, grid.spacing)[part]
+        if depth.size and depth.max() > 0:
+            deepest = np.unravel_index(int(np.argmax(depth)), depth.shape) + origin + [s.start for s in part]
+            places, adds = np.vstack([places, deepest]), np.append(adds, True)
+    _, inside, _ = _cube(grid, pyramid, net, places, adds, centre, FINE, shape, (so_far, origin))
+    after = _pasted(grid.spacing, so_far, inside, centre - origin, FINE) > 0.5
+    sides = [
+        [p for p, c in zip(shifted(points, region), clicks, strict=True) if c.positive is side]
+        for side in (True, False)
+    ]
+    after |= balls(after.shape, sides[0], CLICK_RADIUS, grid.spacing) & (so_far > 0.5)
+    after &= ~balls(after.shape, sides[1], CLICK_RADIUS, grid.spacing) | (so_far > 0.5)
+    return replace(kept(grid.spacing, after.astype(np.float32), sides[0], other.expected, region), author=other.author)
+
+
 def at_edges(grid: Grid, clicks: Sequence[Click], answer: Answer) -> Answer:
     """An answer with its rim moved to the image's edge, as the classical engine does with its own.
 
@@ -239,6 +278,17 @@ def at_edges(grid: Grid, clicks: Sequence[Click], answer: Answer) -> Answer:
     p = np.where(now & (p <= 0.5), np.maximum(1 - p, 0.51), np.where(~now & (p > 0.5), 1 - p, p)).astype(np.float32)
     positive = shifted([grid_point(grid, c) for c in clicks if c.positive], region)
     return kept(grid.spacing, p, positive, answer.expected, region)
+
+
+def _placed(grid: Grid, clicks: Sequence[Click]) -> tuple[np.ndarray, np.ndarray]:
+    """Clicks → (n, 3) float places in grid voxels (z, y, x), and which of them add."""
+    return np.array([_place(grid, c) for c in clicks]), np.array([c.positive for c in clicks])
+
+
+def _centre(new: np.ndarray, adds: np.ndarray) -> np.ndarray:
+    """The middle of the cubes that answer new clicks."""
+    # A ring or a box begins with the click in its midst; of a line the middle of what it spans.
+    return new[np.flatnonzero(adds)[0]] if adds.any() else (new.min(0) + new.max(0)) / 2
 
 
 def _reach(grid: Grid, centre: np.ndarray, shape: tuple[int, int, int]) -> Box:
@@ -270,11 +320,10 @@ def _place(grid: Grid, click: Click) -> np.ndarray:
     return np.array([(c + 0.5) / f - 0.5 for c, f in zip(click.index[::-1], grid.factor, strict=True)])
 
 
-@torch.inference_mode()
 def _cube(
     grid: Grid,
     pyramid: tuple[Level, Level],
-    net: ClickNet,
+    net: Running,
     places: np.ndarray,
     adds: np.ndarray,
     centre: np.ndarray,
@@ -290,22 +339,40 @@ def _cube(
     coarse = step > FINE
     values, spacing = pyramid[coarse]
     at = in_half(centre, grid.shape) if coarse else centre
-    picture = click_net.sample(values, spacing, at, step, shape)[0]
-    x = click_net.channels(picture, grid.hounsfield)
-    if earlier is None:
-        before = torch.zeros(shape)
-    else:
+    x = cues.channels(cues.sample(values, spacing, at, step, shape), grid.hounsfield)
+    before = np.zeros(shape, np.float32)
+    if earlier is not None:
         so_far, origin = earlier
-        before = click_net.sample(torch.from_numpy(so_far)[None], grid.spacing, centre - origin, step, shape)[0]
+        before = cues.sample(so_far, grid.spacing, centre - origin, step, shape)
     within = (places - centre) * np.asarray(grid.spacing) / step + (np.array(shape) - 1) / 2
     if shape[0] == FLAT[0]:
         within[:, 0] = (shape[0] - 1) / 2
     inside = ((within >= -0.5) & (within < np.array(shape) - 0.5)).all(1)
-    points = [torch.from_numpy(within[inside & (adds == side)]).float() for side in (True, False)]
-    features, embedding = net.encode(x[None])
-    tissue = click_net.tissue_cues(x, grid.hounsfield, points[0], step)
-    logits, quality = net.decode(features, click_net.cues(x, embedding[0], *points, before, tissue)[None])
-    return before.numpy(), logits[0, 0].sigmoid().numpy(), float(quality.sigmoid())
+    points = [within[inside & (adds == side)].astype(np.float32) for side in (True, False)]
+    known = (x, before, cues.tissue_cues(x, grid.hounsfield, points[0], step))
+    seen = [_seen(net, known, points)]
+    if shape[0] != FLAT[0]:
+        seen.append(_mirrored(net, known, points))
+    return before, np.mean([p for p, _ in seen], axis=0), float(np.mean([e for _, e in seen]))
+
+
+def _seen(net: Running, known: tuple[np.ndarray, ...], points: list[np.ndarray]) -> tuple[np.ndarray, float]:
+    """The network's answer to a cube's channels, the answer so far and the tissue cues."""
+    x, before, tissue = known
+    features, embedding = net.encode(x)
+    return net.decode(features, cues.cues(x, embedding, *points, before, tissue))
+
+
+def _mirrored(net: Running, known: tuple[np.ndarray, ...], points: list[np.ndarray]) -> tuple[np.ndarray, float]:
+    """As `_seen`, of the cube mirrored left to right: the mean of both errs less than either.
+
+    Fifth answers on structures of the training CTs that were kept from the network went from a Dice of .708 to .716,
+    and on atria of the validation side from .825 to .833; pictures gain nothing by it.
+    """
+    across = known[0].shape[-1] - 1
+    turned = [np.concatenate([p[:, :2], across - p[:, 2:]], 1) for p in points]
+    answer, expected = _seen(net, tuple(np.ascontiguousarray(a[..., ::-1]) for a in known), turned)
+    return answer[..., ::-1], expected
 
 
 def _rim(changed: np.ndarray, flat: bool) -> float:
@@ -330,14 +397,7 @@ def _pasted(spacing: Spacing, onto: np.ndarray, cube: np.ndarray, centre: np.nda
     flat = onto.shape[0] == 1
     if flat:
         lines[0] = np.array([(n[0] - 1) / 2])
-    unit = [(2 * line + 1) / k - 1 for line, k in zip(lines, n, strict=True)]
-    where = np.stack(np.meshgrid(*unit, indexing="ij"), -1)
-    here = functional.grid_sample(
-        torch.from_numpy(np.ascontiguousarray(cube))[None, None],
-        torch.from_numpy(where[..., ::-1].astype(np.float32).copy())[None],
-        padding_mode="border",
-        align_corners=False,
-    )[0, 0].numpy()
+    here = cues.linear(cube, lines)
     weights = [np.clip(np.minimum(line + 0.5, k - 0.5 - line) / RAMP, 0, 1) for line, k in zip(lines, n, strict=True)]
     if flat:
         weights[0] = np.ones(1)

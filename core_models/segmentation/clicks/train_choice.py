@@ -20,8 +20,8 @@ from core_models.errors import Refused
 from core_models.segmentation import cohorts
 from core_models.segmentation.clicks import choice, click_samples, looking
 from core_models.segmentation.clicks.choice import Chooser
-from core_models.segmentation.clicks.click_net import ClickNet
 from core_models.segmentation.clicks.looking import Answer
+from core_models.segmentation.clicks.running import Running
 from core_models.segmentation.engine import Click, Mask, never
 from core_models.segmentation.judging import judged, reader
 from core_models.segmentation.metrics import dice
@@ -56,7 +56,7 @@ class Pair:
     weight: float = 1.0
 
 
-def pairs(cases: Iterable[cohorts.Case], net: ClickNet, say: Callable[[int, int, str], None]) -> list[Pair]:
+def pairs(cases: Iterable[cohorts.Case], net: Running, say: Callable[[int, int, str], None]) -> list[Pair]:
     """Both engines' answers to clicks on the training side's CTs and on the validation side of other cohorts."""
     apart: dict[str, list[cohorts.Case]] = {}
     for case in cases:
@@ -73,7 +73,7 @@ def pairs(cases: Iterable[cohorts.Case], net: ClickNet, say: Callable[[int, int,
     return found
 
 
-def _of_case(case: cohorts.Case, net: ClickNet) -> list[Pair]:
+def _of_case(case: cohorts.Case, net: Running) -> list[Pair]:
     volume, labels = case.load()
     grid = grids.build(volume)
     pyramid = looking.levels(grid)
@@ -89,6 +89,7 @@ def _of_case(case: cohorts.Case, net: ClickNet) -> list[Pair]:
             before: Answer | None = None
             for number in range(CLICKS):
                 other = choice.classical(grid, clicks, clicks[-1:], before)
+                other = looking.finished(grid, pyramid, net, clicks, 1, other, never)
                 learned = looking.learned(grid, pyramid, net, clicks, 1, before, other, never)
                 scores = [dice(a.full(grid.shape) > 0.5, target) for a in (learned, other)]
                 row = choice.features(grid, clicks[-1], before, learned, other)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from core_models.errors import Refused
 from core_models.segmentation import cohorts
-from core_models.segmentation.clicks import click_net, click_samples, train_choice
+from core_models.segmentation.clicks import click_net, click_samples, cues, running, train_choice
 from core_models.segmentation.clicks.click_net import ClickNet, Config
 from core_models.segmentation.clicks.click_samples import Sample, Sampler, Source
 
@@ -25,6 +25,7 @@ Log = Callable[[str], None]
 FOLDER = Path(__file__).resolve().parents[3] / "assets" / "segmentation"
 ROUNDS = (0.35, 0.25, 0.2, 0.1, 0.1)  # how often a cube is trained on its first, second, ... answer
 SPOILT = 0.25  # of later answers start from one that no network gave
+MENDED = 0.3  # of answers to finish get a click on what is wrong with them first
 FORGOTTEN = 0.15  # of later answers do not see the earlier clicks: they lie outside the cube
 SMOOTH = 0.998  # of the running mean of the weights, which is what is kept
 CLIP = 5.0
@@ -44,6 +45,8 @@ class Recipe:
         deep: as in `Config`; what goes on from fewer residual pairs begins with pairs that add nothing yet.
         rate: peak learning rate, after `warm` steps, then falling by a cosine to a fiftieth.
         limit: cases of one cohort, for a quick look; 0 for all.
+        readers: so many click each structure of the CTs before the training, and what the classical engine answers them
+            is to be finished; 0 for none.
     """
 
     steps: int = 12_000
@@ -54,6 +57,7 @@ class Recipe:
     width: int = 24
     deep: int = Config.deep
     limit: int = 0
+    readers: int = 0
     start: str = ""
 
 
@@ -103,7 +107,7 @@ def run(
     if first is not None:
         recipe = replace(recipe, start=click_net.digest(start), width=first.config.width)
     torch.set_num_threads(threads)
-    scans = sources(data, demo, recipe.limit, say)
+    scans = sources(data, demo, recipe.limit, say, recipe.readers, recipe.seed)
     trained = train(scans, recipe, work, resume, log, first)
     net = trained.net
     counts: dict[str, int] = {}
@@ -118,7 +122,8 @@ def run(
         "threads": threads,
         "arithmetic": "bfloat16, float32 for pictures" if net.bfloat16 else "float32",
     }
-    found = train_choice.pairs(cohorts.cases(data, demo), net, say)
+    ship(net, facts, work)  # as it will run
+    found = train_choice.pairs(cohorts.cases(data, demo), running.load(work), say)
     chooser, figures = train_choice.fit(found)
     facts["choice"] = figures
     digest = ship(net, facts, out)
@@ -127,9 +132,17 @@ def run(
 
 
 def sources(
-    data: Path, demo: tuple[Path, Path] | None, limit: int, say: Callable[[int, int, str], None]
+    data: Path,
+    demo: tuple[Path, Path] | None,
+    limit: int,
+    say: Callable[[int, int, str], None],
+    readers: int = 0,
+    seed: int = 0,
 ) -> list[Source]:
     """The training side of every cohort, without the structures that are kept back, ready to sample.
+
+    Args:
+        readers, seed: as in `Recipe`.
 
     Raises:
         Refused: there is none.
@@ -143,7 +156,7 @@ def sources(
     found = []
     for number, case in enumerate(chosen):
         say(number, len(chosen), case.cohort)
-        one = click_samples.source(case, lambda label, case=case: not cohorts.kept_back(case, label))
+        one = click_samples.source(case, lambda label, case=case: not cohorts.kept_back(case, label), readers, seed)
         if one is not None:
             found.append(one)
     if not found:
@@ -205,10 +218,10 @@ def train(
         losses.append(float(loss.detach()))
         scores.append((rounds, score))
         if (step + 1) % 50 == 0:
-            by = [np.mean([s for r, s in scores[-400:] if r == n + 1] or [np.nan]) for n in range(len(ROUNDS))]
+            by = [np.mean([s for r, s in scores[-400:] if r == n] or [np.nan]) for n in range(len(ROUNDS) + 1)]
             log(
-                f"step {step + 1}/{recipe.steps} loss {np.mean(losses[-50:]):.3f} dice by click "
-                f"{' '.join(f'{d:.3f}' for d in by)} {(time.monotonic() - began) / (step + 1 - start):.2f} s/step"
+                f"step {step + 1}/{recipe.steps} loss {np.mean(losses[-50:]):.3f} dice finished {by[0]:.3f}, by click "
+                f"{' '.join(f'{d:.3f}' for d in by[1:])} {(time.monotonic() - began) / (step + 1 - start):.2f} s/step"
             )
         if (step + 1) % EVERY == 0 or step + 1 == recipe.steps:
             seconds = before + time.monotonic() - began
@@ -228,7 +241,8 @@ def _schedule(step: int, recipe: Recipe) -> float:
 
 
 def _loss(net: ClickNet, sample: Sample, rng: np.random.Generator) -> tuple[torch.Tensor, float, int]:
-    """The loss of one cube's targets at a random round, the mean Dice there, and the round (1 to 3)."""
+    """The loss of one cube's targets at a random round, the mean Dice there, and the round (0: what was to be finished,
+    else 1 to 5)."""
     features, embedding = net.encode(sample.cube[None])
     count = len(sample.targets)
     inside: list[list[np.ndarray]] = [[p] for p in sample.first]
@@ -236,7 +250,17 @@ def _loss(net: ClickNet, sample: Sample, rng: np.random.Generator) -> tuple[torc
     before = torch.zeros((count, *sample.targets.shape[1:]))
     tissue = list(sample.tissue)
     rounds = 1 + int(rng.choice(len(ROUNDS), p=ROUNDS))
-    flat = sample.targets.shape[1] == click_net.FLAT[0]
+    flat = sample.targets.shape[1] == cues.FLAT[0]
+    if sample.begun is not None:
+        rounds = 0
+        inside, outside = ([list(p) for p in side] for side in (sample.begun.inside, sample.begun.outside))
+        before = torch.from_numpy(sample.begun.before).clone()
+        for n in range(count):
+            fix = click_samples.correction(sample.targets[n], (before[n] > 0.5).numpy(), False)
+            if fix is not None and rng.random() < MENDED:
+                (inside if fix[1] else outside)[n].append(fix[0])
+                if fix[1]:
+                    tissue[n] = torch.maximum(tissue[n], _tissue(sample, [fix[0]]))
     for turn in range(rounds - 1):
         with torch.no_grad():
             logits, _ = net.decode(
@@ -280,19 +304,32 @@ def _cues(
     before: torch.Tensor,
     tissue: list[torch.Tensor],
 ) -> torch.Tensor:
-    def points(some: list[np.ndarray]) -> torch.Tensor:
-        return torch.from_numpy(np.stack(some)) if some else torch.zeros((0, 3))
+    def points(some: list[np.ndarray]) -> np.ndarray:
+        return np.stack(some) if some else np.zeros((0, 3), np.float32)
 
-    return torch.stack(
-        [
-            click_net.cues(sample.cube, embedding[0], points(a), points(b), so_far, maps)
-            for a, b, so_far, maps in zip(inside, outside, before, tissue, strict=True)
-        ]
-    )
+    found = []
+    for adding, removing, so_far, maps in zip(inside, outside, before, tissue, strict=True):
+        sides = points(adding), points(removing)
+        told = torch.from_numpy(
+            cues.cues(sample.cube.numpy(), embedding[0].detach().numpy(), *sides, so_far.numpy(), maps.numpy())
+        )
+        # The embedding is learned through these two.
+        alike = torch.stack([_alike(embedding[0], side) for side in sides])
+        found.append(torch.cat([told[: cues.ALIKE], alike, told[cues.ALIKE + 2 :]]))
+    return torch.stack(found)
+
+
+def _alike(embedding: torch.Tensor, points: np.ndarray) -> torch.Tensor:
+    """As `cues.cues` has it."""
+    shape = embedding.shape[1:]
+    if not len(points):
+        return torch.full(shape, -1.0)
+    clicked = torch.stack([embedding[(slice(None), *v)] for v in cues.voxels((points - 0.5) / 2, shape)])
+    return (clicked @ embedding.flatten(1)).amax(0).view(shape)
 
 
 def _tissue(sample: Sample, points: list[np.ndarray]) -> torch.Tensor:
-    return click_net.tissue_cues(sample.cube, sample.hounsfield, torch.from_numpy(np.stack(points)), sample.step)
+    return click_samples.tissue_of(sample.cube, sample.hounsfield, np.stack(points), sample.step)
 
 
 def _keep(

@@ -12,7 +12,7 @@ from typing import Any
 
 from core_models.errors import Refused
 from core_models.segmentation import region_growing, registry
-from core_models.segmentation.clicks.click_net import has_bfloat16
+from core_models.segmentation.clicks.running import arithmetic
 from core_models.segmentation.cohorts import COHORTS, Case
 from core_models.segmentation.engine import Engine, Mask
 from core_models.segmentation.judging import judged, reader, sources
@@ -123,7 +123,7 @@ def run(
         "defaults": {c: default[c] for c in present},
         "clicks": reader.CLICKS,
         "threads": threads,
-        "arithmetic": "bfloat16" if has_bfloat16() else "float32",
+        "arithmetic": arithmetic(),
         "data": {c: data[c] | {"patients": len(data[c]["patients"])} for c in present},
         "engines": {},
     }
