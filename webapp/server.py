@@ -10,6 +10,7 @@ from fastapi.staticfiles import StaticFiles
 
 from webapp import errors, uploads
 from webapp.access import Guard
+from webapp.heap import few_arenas
 from webapp.pages import environment
 from webapp.settings import Settings, load
 
@@ -67,6 +68,7 @@ def serve(settings: Settings | None = None) -> None:
     """Listen until interrupted; prints the address once it answers."""
     import uvicorn
 
+    few_arenas()
     settings = settings or load()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -63,7 +63,7 @@ ENGINES: tuple[EngineRow, ...] = (
         cost="2 CPU cores, 1-2 s per scan, 0.1-0.5 s per click, under 800 MB",
         modalities=(),
         entry="core_models.segmentation.clicks.click_engine:ClickEngine",
-        needs=("torch", "safetensors", "SimpleITK", "skimage", "edt", "numba", "scipy"),
+        needs=("openvino", "safetensors", "SimpleITK", "skimage", "edt", "numba", "scipy"),
         # On CT neither is ahead throughout (assets/segmentation/README.md has the figures): the watershed gives most of
         # a left kidney or the cord at one click, is quicker and smaller; this engine is ahead on bones and vessels.
         # A picture or a NIfTI without HU names no modality: it is OT, and a radiograph or an MR as a rule.

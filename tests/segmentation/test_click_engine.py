@@ -138,6 +138,43 @@ def test_on_ct_the_networks_rim_is_moved_to_the_edge_and_what_is_thin_stays(prep
     assert not looking.at_edges(grid, [click], nothing).mask.any()
 
 
+def test_the_network_finishes_what_the_classical_engine_answered_around_the_newest_click(folder, prepared):
+    """With any weights: clicks keep their sides, nothing changes far away, and a radiograph or an MR is left alone."""
+    grid, net = prepared.grid, running.load(folder)
+    grids = np.ogrid[tuple(slice(0, n) for n in grid.shape)]
+    far = sum((g - c) ** 2 for g, c in zip(grids, (20, 22, 24), strict=True)) ** 0.5
+    other = replace(
+        looking.kept(grid.spacing, (far < 9) * np.float32(1), [(20, 22, 24)], 0.5, _all(grid)), author="watershed"
+    )
+    row = [ROW[0], ROW[2]]
+    after = looking.finished(grid, prepared.pyramid, net, row, 1, other, lambda: False)
+    assert after.author == "watershed"
+    mask = after.full(grid.shape) > 0.5
+    assert mask[20, 22, 24]
+    assert not mask[20, 22, 40]
+    assert not np.array_equal(mask, other.full(grid.shape) > 0.5)
+    unknown = replace(grid, hounsfield=False)
+    assert looking.finished(unknown, prepared.pyramid, net, row, 1, other, lambda: False) is other
+    with pytest.raises(Cancelled):
+        looking.finished(grid, prepared.pyramid, net, row, 1, other, lambda: True)
+
+
+def test_a_bone_told_by_its_shape_stays_with_the_classical_engine(folder, prepared, monkeypatch):
+    grid, net = prepared.grid, running.load(folder)
+    for module in (looking, watershed_engine):
+        monkeypatch.setattr(module, "told", lambda *args: True)
+    everything = np.ones(grid.shape, np.float32)
+    learned, other = (
+        replace(looking.kept(grid.spacing, everything * share, [(20, 22, 24)], 1.0, _all(grid)), author=author)
+        for author, share in (("network", 0.9), ("watershed", 1.0))
+    )
+    assert looking.finished(grid, prepared.pyramid, net, ROW[:1], 1, other, lambda: False) is other
+    for_the_network = choice.Chooser(np.zeros((4, choice.FEATURES), np.float32), np.ones(4, np.float32))
+    assert choice.better(grid, ROW[:2], other, learned, other, for_the_network) is other
+    assert choice.better(grid, ROW[:2], learned, learned, other, for_the_network) is learned
+    assert choice.better(grid, ROW[:1], None, learned, other, for_the_network) is learned
+
+
 def _all(grid):
     return tuple(slice(0, n) for n in grid.shape)
 

@@ -23,13 +23,18 @@ class Left(TimedOut):
 
 
 def bounded(
-    work: Callable[[Callable[[], bool]], T], cancelled: Callable[[], bool], limit_s: float, what: str
+    work: Callable[[Callable[[], bool]], T],
+    cancelled: Callable[[], bool],
+    limit_s: float,
+    what: str,
+    afterwards: Callable[[], object] = lambda: None,
 ) -> tuple[T, BaseException | None]:
     """Run `work(stop)` and answer (its result, None), or (None, what it raised that has no sentence of its own).
 
     Args:
         cancelled: asked between steps; `stop` answers True when it does, or when the time is over.
         what: a sentence's beginning ("The segmentation").
+        afterwards: done by the work's own thread once it has ended, which nobody waits for.
 
     Raises:
         Cancelled: `cancelled` was answered True and the work stopped for it.
@@ -46,6 +51,7 @@ def bounded(
         except BaseException as e:  # handed to the caller, who tells a bug from a refusal
             outcome[1] = e
         done.set()
+        afterwards()
 
     threading.Thread(target=run, name="segment", daemon=True).start()
     end = time.monotonic() + limit_s

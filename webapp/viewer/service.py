@@ -26,6 +26,7 @@ from core_models.segmentation.engine import Alternative, Click, Engine, Mask, Pr
 from core_models.segmentation.history import Action, History, Step, begins
 from core_models.study.volume import Volume
 from webapp.errors import logged
+from webapp.heap import give_back
 from webapp.viewer.bounded import Left, bounded
 from webapp.viewer.memory import Memory
 from webapp.viewer.moves import OVERTAKEN, Move, Moves
@@ -141,7 +142,9 @@ class SegmentService:
     def _prepare(self, series_id: str) -> _Prepared:
         volume = self.store.volume(series_id)
         engine = self._engine_for(volume)
-        return _Prepared(volume, engine, engine.prepare(volume))
+        ready = _Prepared(volume, engine, engine.prepare(volume))
+        give_back()
+        return ready
 
     def _series_lock(self, series_id: str) -> threading.Lock:
         with self._lock:
@@ -376,6 +379,7 @@ class SegmentService:
                 cancelled,
                 self._limit_s,
                 "The segmentation",
+                give_back,
             )
         except Left:
             with self._lock:  # what hangs may still change it

@@ -27,14 +27,14 @@ from core_models.segmentation.voxels.grid import RELATIVE_RANGE, Grid
 from core_models.segmentation.voxels.morphology import Spacing
 
 OBJECTS = 4  # targets of one cube
-WEIGHTS = {"demo-ct": 0.30, "totalseg-example": 0.20, "la2018": 0.22, "acdc": 0.22, "jsrt": 0.06}  # pictures are quick
+WEIGHTS = {"demo-ct": 0.24, "totalseg-example": 0.14, "la2018": 0.32, "acdc": 0.25, "jsrt": 0.05}  # pictures are quick
 PAINTED = 0.10  # of CT cubes have painted shapes in them
 RECOLOURED = 0.15  # of CT cubes are shown without HU
 LEAST = 24  # voxels of a target within a cube
 DEEP = 0.5  # a first click lies at least this deep, as a part of the deepest there is
 COARSE_FROM = 3.0  # mm: cubes with such voxels are cut out of the grid's half
 PAINT = 9000  # number of the first painted label
-FINISHED = 0.5  # of cubes of scans that have rough answers: one of these is to be finished
+FINISHED = 0.3  # of cubes of scans that have rough answers: one of these is to be finished
 AROUND = 30.0  # mm: a rough answer is finished in cubes around the middle of what lies so near to a place in it
 LEFT_OUT = 0.9  # of a cube's half side: a click farther out is not seen
 
