@@ -57,15 +57,15 @@ class EngineRow:
 ENGINES: tuple[EngineRow, ...] = (
     EngineRow(
         name="click",
-        version="6",
+        version="7",
         task="prompts → one structure, by a small network and the watershed together",
         licence="Apache-2.0; the weights on the terms of their training data (assets/segmentation/README.md)",
         cost="2 CPU cores, 1-2 s per scan, 0.1-0.5 s per click, under 800 MB",
         modalities=(),
         entry="core_models.segmentation.clicks.click_engine:ClickEngine",
         needs=("openvino", "safetensors", "SimpleITK", "skimage", "edt", "numba", "scipy"),
-        # On CT neither is ahead throughout (assets/segmentation/README.md has the figures): the watershed gives most of
-        # a left kidney or the cord at one click, is quicker and smaller; this engine is ahead on bones and vessels.
+        # On CT neither is ahead throughout (assets/segmentation/README.md has the figures): the watershed is steadier
+        # on large organs, quicker and smaller; this engine is ahead on what is small or long.
         # A picture or a NIfTI without HU names no modality: it is OT, and a radiograph or an MR as a rule.
         leads=("MR", "CR", "DX", "RG", "OT", "SC", "XC"),
         other="click",
@@ -75,7 +75,7 @@ ENGINES: tuple[EngineRow, ...] = (
         version="6",
         task="clicks → one structure, by tissue window and marker watershed",
         licence="Apache-2.0 (no weights)",
-        cost="2 CPU cores, 1-2 s per scan, 0.05-0.4 s per click, under 500 MB; its other answer, of `click`, 500 more",
+        cost="2 CPU cores, 1-2 s per scan, 0.05-0.4 s per click, under 500 MB; its other answer, of `click`, 200 more",
         modalities=(),
         entry="core_models.segmentation.clicks.watershed_first:WatershedFirst",
         needs=("SimpleITK", "skimage", "edt", "numba", "scipy"),

@@ -348,7 +348,7 @@ def test_a_first_answer_takes_what_is_likely_more_so_where_the_classical_engine_
     assert first(0.1, None).all()
     assert not first(0.05, None).any()
     for classical in (other, None):
-        assert first(0.35, classical, hounsfield=False).all()
+        assert first(0.42, classical, hounsfield=False).all()
         assert not first(0.2, classical, hounsfield=False).any()
 
 

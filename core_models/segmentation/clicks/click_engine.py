@@ -81,7 +81,7 @@ class ClickEngine:
 
     name = "click"
     alternatives = True
-    version = "6"
+    version = "7"
     licence = "Apache-2.0; the weights on the terms of their training data (assets/segmentation/README.md)"
 
     def __init__(

@@ -34,7 +34,7 @@ from core_models.segmentation.watershed_engine import CANCELLED, CLICK_RADIUS, p
 FINE, COARSE = 2.0, 4.0  # edges of the cubes' voxels
 # Logits that a first answer gains, on CT and elsewhere, and on CT gains or loses by the classical one; found on the CTs
 # that train and on the validation side of other scans.
-LOWER_CT, LOWER, FAVOUR = 2.5, 0.75, 1.0
+LOWER_CT, LOWER, FAVOUR = 2.5, 0.4, 1.0
 RIM_CHANGED = 0.01  # of a cube's rim voxels differ: the structure goes on beyond it
 RAMP = 6.0  # voxels over which a cube gives way to what is around it
 REACH = 12.0  # a click changes what hangs together with a change that begins this near

@@ -1,6 +1,6 @@
 """The classical engine, with the network's answer where the reader asks for the other one.
 
-Until then nothing of the network is loaded: it and the library that runs it take 500 MB.
+Until then nothing of the network is loaded: it and the library that runs it take 200 MB.
 """
 
 from __future__ import annotations

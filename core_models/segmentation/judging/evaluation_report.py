@@ -58,8 +58,8 @@ too: that brighter thresholds are tried in turn, and how little a further click 
 edges, and what one that adds may bring back, was chosen on the training CTs and, for `click`, on MR of the training and
 validation sides, with this reader and with one who clicks anywhere in the inner half of an error; what is judged here
 was not looked at. Those of `click` were chosen on
-training scans, but eight forms of it were run on the demo CT, of which the last ships, and which of the two engines
-stands first on CT was decided with those figures in sight.
+training scans, without HU on the validation side as well, but about ten forms of it were run on the demo CT, of which
+the last ships, and which of the two engines stands first on CT was decided with those figures in sight.
 """
 
 
