@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from core_models.segmentation import cohorts
 from core_models.segmentation.clicks import cues, rough
 from core_models.segmentation.clicks.looking import in_half, levels
-from core_models.segmentation.clicks.rough import Rough
+from core_models.segmentation.clicks.rough import Rough, largest
 from core_models.segmentation.metrics import depths
 from core_models.segmentation.voxels import grid
 from core_models.segmentation.voxels.grid import RELATIVE_RANGE, Grid
@@ -427,12 +427,6 @@ def _targets(
         targets.append(part)
         first.append(_deep(part, rng, flat))
     return np.stack(targets), np.stack(first)
-
-
-def largest(mask: np.ndarray) -> np.ndarray:
-    """The largest face-connected component of a bool array."""
-    labels, count = ndimage.label(mask)
-    return mask if count < 2 else labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
 
 
 def _depth(mask: np.ndarray, flat: bool) -> np.ndarray:

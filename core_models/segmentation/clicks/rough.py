@@ -51,10 +51,7 @@ def answers(grid: Grid, masks: Mapping[int, np.ndarray], readers: int, seed: int
         if np.count_nonzero(mask) < LEAST:
             continue
         whole = ndimage.find_objects(mask.astype(np.uint8))[0]
-        target, own = mask[whole], tuple(whole)
-        parts, count = ndimage.label(target)
-        if count > 1:
-            target = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+        target, own = largest(mask[whole]), tuple(whole)
         found[label] = []
         for number in range(readers):
             found[label] += _read(grid, target, own, np.random.default_rng((seed, label, number)))
@@ -76,7 +73,7 @@ def _read(grid: Grid, target: np.ndarray, own: Box, rng: np.random.Generator) ->
         found.append(Rough(region, np.packbits(mask), np.array(places, np.float32), sides))
         box = joined([region, own])
         wanted, given = (_within(m, b, box) for m, b in ((target, own), (mask, region)))
-        parts = [_largest(wanted & ~given), _largest(given & ~wanted)]
+        parts = [largest(wanted & ~given), largest(given & ~wanted)]
         sizes = [np.count_nonzero(p) for p in parts]
         if not any(sizes):
             break
@@ -104,6 +101,7 @@ def _within(mask: np.ndarray, own: Box, box: Box) -> np.ndarray:
     return out
 
 
-def _largest(mask: np.ndarray) -> np.ndarray:
+def largest(mask: np.ndarray) -> np.ndarray:
+    """The largest face-connected component of a bool array."""
     labels, count = ndimage.label(mask)
     return mask if count < 2 else labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))

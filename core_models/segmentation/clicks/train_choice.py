@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from core_models.errors import Refused
 from core_models.segmentation import cohorts
-from core_models.segmentation.clicks import choice, click_samples, looking
+from core_models.segmentation.clicks import choice, click_samples, looking, rough
 from core_models.segmentation.clicks.choice import Chooser
 from core_models.segmentation.clicks.looking import Answer
 from core_models.segmentation.clicks.running import Running
@@ -80,7 +80,7 @@ def _of_case(case: cohorts.Case, net: Running) -> list[Pair]:
     rng = np.random.default_rng(0)
     found: list[Pair] = []
     for label, mask in click_samples.planes(case, click_samples.on_grid(grid, labels)).items():
-        target = click_samples.largest(mask)
+        target = rough.largest(mask)
         if np.count_nonzero(target) < LEAST:
             continue
         weight = _weight(label, np.count_nonzero(target) * float(np.prod(grid.spacing))) if grid.hounsfield else 1.0
