@@ -65,7 +65,7 @@ ENGINES: tuple[EngineRow, ...] = (
         entry="core_models.segmentation.clicks.click_engine:ClickEngine",
         needs=("openvino", "safetensors", "SimpleITK", "skimage", "edt", "numba", "scipy"),
         # On CT neither is ahead throughout (assets/segmentation/README.md has the figures): the watershed is steadier
-        # on large organs, quicker and smaller; this engine is ahead on what is small or long.
+        # on large organs, quicker and smaller; this engine is ahead on the training CTs, also on what was kept from it.
         # A picture or a NIfTI without HU names no modality: it is OT, and a radiograph or an MR as a rule.
         leads=("MR", "CR", "DX", "RG", "OT", "SC", "XC"),
         other="click",

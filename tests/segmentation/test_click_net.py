@@ -111,6 +111,31 @@ def test_weights_that_do_not_fit_are_no_network(tmp_path):
             running.load(folder)
 
 
+WITHOUT_BFLOAT16 = """
+import sys
+import numpy as np
+from pathlib import Path
+from core_models.segmentation.clicks import cues, running
+full = {"INFERENCE_PRECISION_HINT": "f32"}
+assert running.arithmetic(full) == "float32"
+rng = np.random.default_rng(0)
+for shape in ((16, 16, 16), (2, 16, 16)):
+    cube = rng.normal(size=(2, *shape)).astype(np.float32)
+    told = rng.normal(size=(cues.CUES, *(n // 2 for n in shape))).astype(np.float32)
+    nets = [running.load(Path(sys.argv[1])) for _ in range(2)]
+    nets[1]._options.update(full)
+    nets[1]._ready.clear()
+    answers = [net.decode(net.encode(cube)[0], told)[0] for net in nets]
+    assert np.abs(answers[0] - answers[1]).mean() < 0.01
+"""
+
+
+def test_it_runs_where_the_processor_has_no_bfloat16(tmp_path):
+    """In a process of its own: after it, a fork as training makes one for its samples came to a bad end."""
+    train_clicks.ship(ClickNet(TINY), {}, tmp_path)
+    subprocess.run([sys.executable, "-c", WITHOUT_BFLOAT16, str(tmp_path)], check=True)
+
+
 def test_nothing_that_reports_use_is_loaded():
     """OpenVINO would bring a package that sends figures of use to its makers."""
     code = (

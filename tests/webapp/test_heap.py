@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from webapp import heap
+from webapp.viewer.bounded import bounded
 
 CODE = """
 import sys, threading
@@ -29,6 +31,19 @@ print(before - own.memory_info().rss)
 def test_freed_memory_is_given_back():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     assert int(done.stdout) > 50e6
+
+
+def test_it_is_given_back_after_each_answer_which_nobody_waits_for():
+    held, done = threading.Event(), threading.Event()
+
+    def afterwards() -> None:
+        held.wait(10)
+        done.set()
+
+    assert bounded(lambda stop: 7, lambda: False, 10.0, "The work", afterwards) == (7, None)
+    assert not done.is_set()
+    held.set()
+    assert done.wait(10)
 
 
 def test_another_c_library_is_left_alone(monkeypatch):

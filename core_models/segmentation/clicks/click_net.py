@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from core_models.errors import ModelMissing
 from core_models.segmentation.clicks.cues import CUES
-from core_models.segmentation.clicks.running import FORMAT, MISSING
+from core_models.segmentation.clicks.running import FORMAT, MISSING, sizes
 
 
 @dataclass(frozen=True)
@@ -166,10 +166,7 @@ def load(folder: Path) -> ClickNet:
         ModelMissing: they are not there, damaged, or of another network.
     """
     try:
-        config = json.loads((folder / "config.json").read_text())
-        if config.pop("format", "") != FORMAT:
-            raise ValueError("another format")
-        net = ClickNet(Config(**config))
+        net = ClickNet(Config(**sizes(folder)))
         net.load_state_dict(load_file(folder / "click_net.safetensors"))
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelMissing(MISSING) from error

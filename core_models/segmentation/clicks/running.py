@@ -29,6 +29,7 @@ import openvino  # noqa: E402
 from openvino import opset13 as op  # noqa: E402
 
 FORMAT = "reading-room-click-net"
+NUMBERS = {"bf16": "bfloat16", "f32": "float32"}  # by OpenVINO's names
 GROUPS, EPSILON = 8, 1e-5  # of every group norm
 REMEMBERED = 4  # cubes, 3 MB each: one that is asked about twice is encoded once
 MISSING = "The weights of the click network are missing or damaged; `python app.py train segmenter` makes them."
@@ -90,11 +91,15 @@ class Running:
         return _sigmoid(unfolded(logits)), float(_sigmoid(np.float32(quality)))
 
 
-def arithmetic() -> str:
-    """The numbers that this processor's networks multiply: "bfloat16" or "float32"."""
+def arithmetic(options: dict[str, Any] | None = None) -> str:
+    """The numbers that this processor's networks multiply: "bfloat16" or "float32".
+
+    Args:
+        options: of OpenVINO, where they are not its own for this processor.
+    """
     x = op.parameter([1, 1], np.float32)
-    model = openvino.Core().compile_model(openvino.Model([op.relu(x)], [x], "least"), "CPU")
-    return str(model.get_property("INFERENCE_PRECISION_HINT").to_string()).replace("bf16", "bfloat16")
+    model = openvino.Core().compile_model(openvino.Model([op.relu(x)], [x], "least"), "CPU", options or {})
+    return NUMBERS[model.get_property("INFERENCE_PRECISION_HINT").to_string()]
 
 
 def _sigmoid(x: Any) -> Any:
@@ -192,6 +197,14 @@ def _joined(deep: Any, fine: Any) -> Any:
     return op.concat([wide, fine], 1)
 
 
+def sizes(folder: Path) -> dict[str, Any]:
+    """What config.json says of the network.  Raises OSError, ValueError: it is not there, or of another format."""
+    config = json.loads((folder / "config.json").read_text())
+    if config.pop("format", "") != FORMAT:
+        raise ValueError("another format")
+    return config
+
+
 def load(folder: Path, threads: int = THREADS) -> Running:
     """The network whose weights lie in `folder` (click_net.safetensors and config.json).
 
@@ -199,9 +212,7 @@ def load(folder: Path, threads: int = THREADS) -> Running:
         ModelMissing: they are not there, damaged, or of another network.
     """
     try:
-        config = json.loads((folder / "config.json").read_text())
-        if config.pop("format", "") != FORMAT:
-            raise ValueError("another format")
+        config = sizes(folder)
         weights = load_file(folder / "click_net.safetensors")
         net = Running(weights, int(config["width"]), int(config["deep"]), threads)
         net.compiled((8, 8, 8))  # weights that do not fit are found here
