@@ -29,8 +29,7 @@ class EngineRow:
         modalities: DICOM codes it was made for; empty for any.
         entry: "module:class", imported on first use.
         needs: top-level packages that must be installed.
-        leads: modalities whose default it may be; empty for all that it fits.
-        other: the engine that draws where its second answer to the same prompts is asked for; "" where it has one.
+        alternatives: it has a second answer to the same prompts.
     """
 
     name: str
@@ -41,8 +40,7 @@ class EngineRow:
     modalities: tuple[str, ...]
     entry: str
     needs: tuple[str, ...]
-    leads: tuple[str, ...] = ()
-    other: str = ""
+    alternatives: bool = False
 
     @property
     def available(self) -> bool:
@@ -53,41 +51,30 @@ class EngineRow:
         return not self.modalities or modality in self.modalities
 
 
-# The first available row that fits a volume's modality, and leads there, is its default.
+# The first available row that fits a volume's modality is its default.
 ENGINES: tuple[EngineRow, ...] = (
     EngineRow(
         name="click",
-        version="7",
+        version="8",
         task="prompts → one structure, by a small network and the watershed together",
         licence="Apache-2.0; the weights on the terms of their training data (assets/segmentation/README.md)",
-        cost="2 CPU cores, 1-2 s per scan, 0.1-0.5 s per click, under 800 MB",
+        cost="2 CPU cores, 1-2 s per scan, 0.1-0.5 s per click, under 900 MB",
         modalities=(),
         entry="core_models.segmentation.clicks.click_engine:ClickEngine",
         needs=("openvino", "safetensors", "SimpleITK", "skimage", "edt", "numba", "scipy"),
-        # On CT neither is ahead throughout (assets/segmentation/README.md has the figures): the watershed is steadier
-        # on large organs, quicker and smaller; this engine is ahead on the training CTs, also on what was kept from it.
-        # A picture or a NIfTI without HU names no modality: it is OT, and a radiograph or an MR as a rule.
-        leads=("MR", "CR", "DX", "RG", "OT", "SC", "XC"),
-        other="click",
+        alternatives=True,
     ),
     EngineRow(
         name="watershed",
-        version="6",
+        version="7",
         task="clicks → one structure, by tissue window and marker watershed",
         licence="Apache-2.0 (no weights)",
-        cost="2 CPU cores, 1-2 s per scan, 0.05-0.4 s per click, under 500 MB; its other answer, of `click`, 200 more",
+        cost="2 CPU cores, 1-2 s per scan, 0.05-0.4 s per click, under 700 MB",
         modalities=(),
-        entry="core_models.segmentation.clicks.watershed_first:WatershedFirst",
+        entry="core_models.segmentation.watershed_engine:WatershedEngine",
         needs=("SimpleITK", "skimage", "edt", "numba", "scipy"),
-        other="click",
     ),
 )
-
-
-def drawing(name: str, version: str, alternative: bool) -> tuple[str, str]:
-    """(name, version) of what draws a segment: the engine, or its `other` where an `Alternative` was asked for."""
-    own = next((row.other for row in ENGINES if row.name == name and alternative), "")
-    return next(((row.name, row.version) for row in ENGINES if row.name == own), (name, version))
 
 
 def engine_for(volume: Volume) -> Engine:
@@ -102,7 +89,7 @@ def engine_for(volume: Volume) -> Engine:
 def default_for(modality: str) -> EngineRow:
     """The row of the default engine for a modality.  Raises ModelMissing as `engine_for`."""
     for row in ENGINES:
-        if row.available and row.fits(modality) and (not row.leads or modality in row.leads):
+        if row.available and row.fits(modality):
             return row
     raise ModelMissing(f"No segmentation engine for modality {modality} is installed; run `make run` once.")
 

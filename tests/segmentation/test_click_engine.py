@@ -12,7 +12,6 @@ from core_models.foundation.reading import Structure
 from core_models.segmentation import registry, watershed_engine
 from core_models.segmentation.clicks import choice, click_net, looking, running, train_choice, train_clicks
 from core_models.segmentation.clicks.click_engine import ClickEngine
-from core_models.segmentation.clicks.watershed_first import WatershedFirst
 from core_models.segmentation.engine import Alternative, Box, Click, Mask, Scribble
 from core_models.segmentation.metrics import dice
 from core_models.segmentation.voxels import morphology
@@ -107,7 +106,7 @@ def test_the_other_answer_is_that_of_the_other_engine_and_a_second_one_goes_back
         if other == "watershed":
             by_itself = watershed_engine.WatershedEngine().segment(prepared.grid, row).mask.full()
         else:
-            alone = engine._answer(prepared, row, lambda: False, alone=True)
+            alone = engine._answer(prepared, row, lambda: False, "network")
             by_itself = looking.Answer(alone.box, alone.inside, 0.0, "").full(prepared.grid.shape) > 0.5
         assert np.mean(answer(*row, OTHER) != by_itself) < 1e-3, "to all clicks, by itself"
     assert np.array_equal(answer(ROW[0], OTHER, ROW[1], OTHER, OTHER), answer(ROW[0], OTHER, ROW[1]))
@@ -159,20 +158,32 @@ def test_the_network_finishes_what_the_classical_engine_answered_around_the_newe
         looking.finished(grid, prepared.pyramid, net, row, 1, other, lambda: True)
 
 
-def test_a_bone_told_by_its_shape_stays_with_the_classical_engine(folder, prepared, monkeypatch):
+def test_where_the_network_agrees_the_classical_rim_stays_and_thick_pieces_go_or_come():
+    before = np.zeros((40, 40, 40), bool)
+    before[5:30, 5:30, 5:30] = True
+    piece, layer = np.zeros_like(before), np.zeros_like(before)
+    piece[10:20, 10:20, 30:38] = True
+    layer[5:30, 5:30, 4] = True
+    hole = np.zeros_like(before)
+    hole[5:13, 5:13, 5:13] = True
+    spacing = (2.0, 2.0, 2.0)
+    assert np.array_equal(looking._worth_it(spacing, before, before | layer), before)
+    after = looking._worth_it(spacing, before, (before | layer | piece) & ~hole)
+    assert (after & piece).sum() > 0.85 * piece.sum(), "but for its corners"
+    assert (hole & ~after).sum() > 0.85 * hole.sum()
+    assert np.array_equal(after & ~piece & ~hole & ~layer, before & ~hole)
+    assert not after[:, 14:, 4].any(), "the layer is gone where nothing thick touches it"
+    much = before.copy()
+    much[5:30, 5:30, 24:30] = False
+    assert np.array_equal(looking._worth_it(spacing, before, much | layer), much | layer), "so much changed: all of it"
+
+
+def test_a_bone_told_by_its_shape_is_not_finished(folder, prepared, monkeypatch):
     grid, net = prepared.grid, running.load(folder)
-    for module in (looking, watershed_engine):
-        monkeypatch.setattr(module, "told", lambda *args: True)
+    monkeypatch.setattr(looking, "told", lambda *args: True)
     everything = np.ones(grid.shape, np.float32)
-    learned, other = (
-        replace(looking.kept(grid.spacing, everything * share, [(20, 22, 24)], 1.0, _all(grid)), author=author)
-        for author, share in (("network", 0.9), ("watershed", 1.0))
-    )
+    other = replace(looking.kept(grid.spacing, everything, [(20, 22, 24)], 1.0, _all(grid)), author="watershed")
     assert looking.finished(grid, prepared.pyramid, net, ROW[:1], 1, other, lambda: False) is other
-    for_the_network = choice.Chooser(np.zeros((4, choice.FEATURES), np.float32), np.ones(4, np.float32))
-    assert choice.better(grid, ROW[:2], other, learned, other, for_the_network) is other
-    assert choice.better(grid, ROW[:2], learned, learned, other, for_the_network) is learned
-    assert choice.better(grid, ROW[:1], None, learned, other, for_the_network) is learned
 
 
 def _all(grid):
@@ -188,31 +199,65 @@ def test_a_row_of_hundreds_of_prompts_is_answered_anew(engine, monkeypatch):
     assert not engine.segment(engine.prepare(volume), row).mask.empty
 
 
-def test_the_classical_engine_stands_first_until_its_other_answer_is_asked_for(folder):
-    made = []
+def _engine_that_takes(author, folder, tmp_path) -> ClickEngine:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    bias = np.full(4, 1.0 if author == "network" else -1.0, np.float32)
+    train_choice.ship(choice.Chooser(np.zeros((4, choice.FEATURES), np.float32), bias), tmp_path)
+    return ClickEngine(tmp_path)
 
-    def both():
-        made.append(ClickEngine(folder, classical=True))
-        return made[-1]
 
-    first, plain = WatershedFirst(both), watershed_engine.WatershedEngine()
-    prepared = first.prepare(_ball())
+def test_on_ct_what_the_classical_engine_began_it_goes_on_with_finished_by_the_network(folder, tmp_path):
+    engine = _engine_that_takes("watershed", folder, tmp_path)
+    prepared = engine.prepare(_ball())
+    grid, net = prepared.grid, running.load(folder)
+    before = None
     for n in (1, 2, 3):
-        same = plain.segment(prepared.grid, ROW[:n])
-        answer = first.segment(prepared, ROW[:n])
-        assert np.array_equal(answer.mask.full(), same.mask.full())
-    assert not made, "nothing of the network is loaded"
-    learned, back = (first.segment(prepared, (ROW[0], *[OTHER] * n)) for n in (1, 2))
-    assert len(made) == 1
-    author = {row: made[0]._answer(prepared.both, row, lambda: False).author for row in (
-        ROW[:1], (ROW[0], OTHER), (ROW[0], OTHER, ROW[1]), (ROW[0], OTHER, OTHER, ROW[1]), (*ROW[:2], OTHER),
-    )}  # fmt: skip
-    assert list(author.values()) == ["watershed", "network", "network", "watershed", "network"], (
-        "these weights choose the network"
+        clicks = list(ROW[:n])
+        other = choice.classical(grid, clicks, clicks[-1:], before)
+        before = looking.finished(grid, prepared.pyramid, net, clicks, 1, other, lambda: False)
+        answer = engine._answer(prepared, ROW[:n], lambda: False)
+        assert answer.author == "watershed"
+        assert np.array_equal(answer.full(grid.shape), before.full(grid.shape))
+    rows = (ROW[:1], (ROW[0], OTHER), (ROW[0], OTHER, ROW[1]), (ROW[0], OTHER, OTHER, ROW[1]), (*ROW[:2], OTHER))
+    told = [engine._answer(prepared, row, lambda: False).author for row in rows]
+    assert told[:2] == ["watershed", "network"]
+    assert told[3:] == ["watershed", "network"]
+
+
+def test_on_ct_what_the_network_began_is_chosen_at_each_click(folder, tmp_path, monkeypatch):
+    prepared = _engine_that_takes("network", folder, tmp_path).prepare(_ball())
+    grid = prepared.grid
+    learned, other = (
+        looking.Answer(_all(grid), np.ones(grid.shape, np.float16), 0.5, a) for a in ("network", "watershed")
     )
-    assert np.array_equal(back.mask.full(), plain.segment(prepared.grid, ROW[:1]).mask.full())
-    alone = ClickEngine(folder).segment(ClickEngine(folder).prepare(_ball()), (ROW[0],))
-    assert np.array_equal(learned.mask.full(), alone.mask.full()), "these weights always choose the network"
+    assert choice.led(grid, other)
+    assert not choice.led(grid, learned)
+    assert not choice.led(grid, None)
+    assert not choice.led(replace(grid, hounsfield=False), other)
+    unsure = choice.Chooser(np.zeros((4, choice.FEATURES), np.float32), np.full(4, choice.AHEAD / 2, np.float32))
+    assert choice.better(grid, ROW[:1], None, learned, other, unsure) is other, "a first answer must gain more"
+    assert choice.better(grid, ROW[:2], learned, learned, other, unsure) is learned
+    assert choice.better(replace(grid, hounsfield=False), ROW[:1], None, learned, other, unsure) is learned
+
+
+def test_a_long_row_that_the_classical_engine_began_on_ct_is_answered_by_its_last_prompts(
+    folder, tmp_path, monkeypatch
+):
+    """The same from memory as anew, in a bounded number of steps; the first ones are answered together."""
+    engine = _engine_that_takes("watershed", folder, tmp_path)
+    monkeypatch.setattr(looking, "finished", lambda *args: args[-2])  # weights matter nothing here, and time does
+    row = tuple(Click((24 + n % 9 - 4, 22 + n // 9 % 9 - 4, 20)) for n in range(watershed_engine.IN_TURN + 5))
+    prepared = engine.prepare(_ball())
+    step_by_step = [engine.segment(prepared, row[:n]).mask.full() for n in range(1, len(row) + 1)]
+    calls = []
+    real = choice.classical
+    monkeypatch.setattr(choice, "classical", lambda *args: calls.append(args) or real(*args))
+    at_once = engine.segment(engine.prepare(_ball()), row).mask.full()
+    assert np.array_equal(at_once, step_by_step[-1])
+    assert len(calls) == 1 + 5, "the first click, which says who began, and those after the fiftieth"
+    assert engine._anew(prepared, (*row, OTHER), lambda: False, "") == 0
+    assert engine._anew(prepared, row, lambda: False, "network") == 0
 
 
 def test_the_other_answer_to_a_click_on_a_radiograph_is_the_networks(folder):
@@ -441,9 +486,9 @@ def test_the_chooser_learns_which_engine_to_believe():
         train_choice.fit(found[:3])
 
 
-@pytest.mark.parametrize(
-    ("modality", "name"), [("CT", "watershed"), ("MR", "click"), ("DX", "click"), ("OT", "click"), ("PT", "watershed")]
-)
-def test_each_modality_has_the_default_that_the_registry_says(modality, name):
-    assert registry.default_for(modality).name == name
-    assert registry.ENGINES[0].fits(modality)
+@pytest.mark.parametrize("modality", ["CT", "MR", "DX", "OT", "PT"])
+def test_the_click_engine_leads_and_the_classical_one_where_the_network_cannot_run(modality, monkeypatch):
+    assert registry.default_for(modality).name == "click"
+    there = registry.find_spec
+    monkeypatch.setattr(registry, "find_spec", lambda name: None if name == "openvino" else there(name))
+    assert registry.default_for(modality).name == "watershed"

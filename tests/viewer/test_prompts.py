@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from core_models.errors import Cancelled, ReadingRoomError, Refused, TimedOut
-from core_models.segmentation import registry
 from core_models.segmentation.editing import painted
 from core_models.segmentation.edits import Grow, Interpolation, Stroke
 from core_models.segmentation.engine import (
@@ -192,25 +191,6 @@ def test_the_other_answer_is_a_step_of_its_own_and_a_second_one_goes_back(home: 
     row = harness.service.add(series, Alternative(), harness.service.undo(row.id).id)
     assert np.array_equal(full(harness, row), first)
     assert np.array_equal(full(harness, harness.service.undo(row.id)), np.roll(first, 1, 0))
-    harness.close()
-
-
-def test_a_segment_is_of_the_engine_that_drew_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TwoBoxEngine, "name", "watershed")
-    harness = Harness(home, TwoBoxEngine())
-    row = harness.service.click(harness.add(ct()).series[0].id, A, True)
-    series, names = row.series_id, [row.engine]
-    for change in (
-        lambda: harness.service.add(series, Alternative(), row.id),
-        lambda: harness.service.click(series, B, True, row.id),
-        lambda: harness.service.undo(row.id),
-        lambda: harness.service.undo(row.id),
-        lambda: harness.service.redo(row.id),
-    ):
-        names.append(change().engine)
-    assert names == ["watershed", "click", "click", "click", "watershed", "click"]
-    known = registry.engine("click")
-    assert harness.store.segment(row.id).engine_version == known.version
     harness.close()
 
 

@@ -489,7 +489,7 @@ def test_the_list_asks_for_the_other_answer_to_the_same_clicks(
         lower = Mask(answer.mask.offset, answer.mask.voxels[:2], answer.mask.shape)
         return answer if len(prompts) % 2 else replace(answer, mask=lower)
 
-    for name, value in (("segment", both), ("name", "watershed"), ("alternatives", True)):
+    for name, value in (("segment", both), ("name", "click"), ("alternatives", True)):
         monkeypatch.setattr(BallEngine, name, value, raising=False)
     study = served.add(patient="RR-A", StudyInstanceUID="2.25.965", SeriesInstanceUID="2.25.966")
     series = served.services.store.study(study).series[0].id

@@ -80,7 +80,7 @@ def segment(row: SegmentRow) -> Json:
 def _alternatives(row: SegmentRow) -> bool:
     """Whether the last step may have another answer: of prompts alone, by an engine that knows one."""
     prompted = bool(row.steps) and not row.based and not any(isinstance(s.action, Edit) for s in row.steps)
-    return prompted and any(e.name == row.engine and bool(e.other) for e in registry.ENGINES)
+    return prompted and any(e.name == row.engine and e.alternatives for e in registry.ENGINES)
 
 
 def _steps(row: SegmentRow) -> list[Json]:

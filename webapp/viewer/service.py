@@ -312,21 +312,18 @@ class SegmentService:
             values |= (
                 {"label": answer.label, "suggested": True} if answer.label else _suggested(volume, mask, answer.note)
             )
-        chosen = any(isinstance(action, Alternative) for action in (*before.actions, *after.actions))
-        if row is None or row.engine == BY_HAND or chosen:
+        if row is None or row.engine == BY_HAND:
             values |= self._maker(series_id, after, move)
         if row is None:
             return self.store.add_segment(study_id, series_id, **values), mask
         return self.store.save_segment(row.id, **values), mask
 
     def _maker(self, series_id: str, history: History, move: Move) -> dict[str, str]:
-        """Who draws a segment: the series' engine where there is a prompt, or its other; else the reader."""
+        """Who draws a segment: the series' engine where there is a prompt, else the reader."""
         if all(isinstance(action, Edit) for action in history.actions):
             return {"engine": BY_HAND, "engine_version": ""}
         engine = self._ready(series_id, move.overtaken.is_set).engine
-        other = any(isinstance(action, Alternative) for action in history.actions)
-        name, version = registry.drawing(engine.name, engine.version, other)
-        return {"engine": name, "engine_version": version}
+        return {"engine": engine.name, "engine_version": engine.version}
 
     def _answer(
         self, series_id: str, volume: Volume, row: Any | None, before: History, after: History, move: Move
@@ -470,12 +467,10 @@ class SegmentService:
 
 
 def _load_engine() -> None:
-    from core_models.segmentation import measure  # noqa: F401  (what follows an answer too)
+    from core_models.segmentation import measure, watershed_engine  # noqa: F401  (what follows an answer too)
     from core_models.segmentation.naming import labels  # noqa: F401
-    from core_models.segmentation.voxels import flooding, native
 
-    flooding.ready()
-    native.ready()
+    watershed_engine.ready()
 
 
 def _asked_for(old: Mask | None, before: History, after: History) -> bool:

@@ -19,11 +19,12 @@ from core_models.segmentation.metrics import dice
 from core_models.segmentation.voxels.grid import Grid
 from core_models.segmentation.voxels.morphology import distance, joined
 
-OPENED = watershed_engine.TOLD + 1
+OPENED = watershed_engine.FOLLOWED + 1
 FEATURES, HOUNSFIELD = 20 + OPENED, 12
 FILE = "choice.safetensors"
 ENDLESS = 1e3  # mm
 UNSURE = (0.25, 0.75)  # probabilities between which the network does not know
+AHEAD = 0.05  # of Dice that a first answer of the network on CT must be expected to gain, to stand
 LARGE = 0.08  # a largest unsure region below this share of the answer is no place for a click
 
 
@@ -128,23 +129,27 @@ class Chooser:
         return (features * self.weights[number]).sum(-1) + self.bias[number]
 
 
+def led(grid: Grid, before: Answer | None) -> bool:
+    """Whether what comes next is the classical engine's, without a choice: on CT what it began it goes on with.
+
+    Fifth answers on the 32 structures of the training CTs that were kept from the network reach a Dice of .748 so, and
+    .730 where each click is a choice anew; third ones .65 both ways.
+    """
+    return grid.hounsfield and before is not None and before.author == "watershed"
+
+
 def better(
     grid: Grid, clicks: Sequence[Click], before: Answer | None, learned: Answer, other: Answer, chooser: Chooser
 ) -> Answer:
-    """Of two answers to all clicks that which the chooser takes for better, among those that heed the last one.
-
-    A bone that the classical engine told by its shape stays with it: the network knows the shape of none so well.  With
-    it fifth answers to vertebrae of the training CTs went from a Dice of .703 to .719.
-    """
-    if before is not None and before.author == "watershed" and watershed_engine.told(grid, clicks):
-        return other
+    """Of two answers to all clicks that which the chooser takes for better, among those that heed the last one."""
     heeding = [a for a in (learned, other) if a.mask.any() and heeded(grid, a, clicks[-1:]) == 1.0]
     if len(heeding) == 1:
         return heeding[0]
     if not learned.mask.any() or not other.mask.any():
         return learned if learned.mask.any() else other
     row = features(grid, clicks[-1], before, learned, other)
-    return learned if chooser.gain(row, before is not None) > 0 else other
+    least = AHEAD if grid.hounsfield and before is None else 0.0
+    return learned if chooser.gain(row, before is not None) > least else other
 
 
 def load(folder: Path) -> Chooser:

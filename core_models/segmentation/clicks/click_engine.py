@@ -2,7 +2,8 @@
 
 The network knows shapes (a vertebra among vertebrae, a bowel loop) but sees no farther than a cube around the click;
 the classical engine follows one tissue as far as it goes.  The network works on the answer so far, cube by cube around
-the newest click.  Which answer stands is decided by `choice`.
+the newest click; on CT it also finishes what the classical engine answers.  Which answer stands is decided by `choice`;
+what the classical one has begun on CT it goes on with.
 
 Every answer is a function of the prompts alone: the states kept between clicks are a memo of what the same first clicks
 gave.
@@ -27,10 +28,11 @@ from core_models.segmentation.clicks.looking import Answer, Level
 from core_models.segmentation.clicks.running import Running
 from core_models.segmentation.engine import Alternative, Click, Mask, Prompt, Segmentation, never
 from core_models.segmentation.prompts import as_clicks, confined
-from core_models.segmentation.voxels import flooding, native
 from core_models.segmentation.voxels import grid as grids
+from core_models.segmentation.voxels import native
 from core_models.segmentation.voxels.grid import Grid
 from core_models.segmentation.voxels.morphology import bounds
+from core_models.segmentation.watershed_engine import IN_TURN
 from core_models.study.volume import Volume
 
 FOLDER = Path(__file__).resolve().parents[3] / "assets" / "segmentation"
@@ -58,13 +60,13 @@ class Prepared:
 
     Attributes:
         structures: of a frontal chest radiograph, the smallest first.
-        answers: a memo of rows of prompts, and of what the network alone made of them.
+        answers: a memo of rows of prompts, and of what either engine alone made of them.
     """
 
     grid: Grid
     pyramid: tuple[Level, Level]
     structures: tuple[Drawn, ...] = ()
-    answers: OrderedDict[tuple[bool, tuple[Prompt, ...]], Answer] = field(
+    answers: OrderedDict[tuple[str, tuple[Prompt, ...]], Answer] = field(
         default_factory=OrderedDict, compare=False, repr=False
     )
 
@@ -75,23 +77,19 @@ class ClickEngine:
     Args:
         folder: of the network's weights.
         anatomy: a radiograph → its structures; the shipped model of radiographs where none is given.
-        classical: the classical engine's answers stand until the reader asks for the other one; what comes on top of
-            the network's is chosen between both.
     """
 
     name = "click"
     alternatives = True
-    version = "7"
+    version = "8"
     licence = "Apache-2.0; the weights on the terms of their training data (assets/segmentation/README.md)"
 
     def __init__(
         self,
         folder: Path = FOLDER,
         anatomy: Callable[[Volume], tuple[Structure, ...]] | None = None,
-        classical: bool = False,
     ) -> None:
         self.folder = folder
-        self.classical = classical
         self._anatomy = anatomy or _anatomy
 
     def prepare(self, volume: Volume) -> Prepared:
@@ -100,16 +98,16 @@ class ClickEngine:
         Raises:
             ModelMissing: weights are not there, of clicks, or for a radiograph of its structures.
         """
-        flooding.ready()
-        native.ready()
-        return self.prepared(grids.build(volume))
-
-    def prepared(self, grid: Grid) -> Prepared:
-        """As `prepare`, of a grid that was built already."""
+        watershed_engine.ready()
+        grid = grids.build(volume)
         _chooser(self.folder)
         side = FLAT if grid.shape[0] == 1 else (SIDE, SIDE, SIDE)
-        _net(self.folder).compiled(tuple(n // 2 for n in side))  # type: ignore[arg-type]
-        return Prepared(grid, looking.levels(grid), tuple(self._drawn(grid.volume, grid)))
+        self.network.compiled(tuple(n // 2 for n in side))  # type: ignore[arg-type]
+        return Prepared(grid, looking.levels(grid), tuple(self._drawn(volume, grid)))
+
+    @property
+    def network(self) -> Running:
+        return _net(self.folder)
 
     def _drawn(self, volume: Volume, grid: Grid) -> list[Drawn]:
         if volume.shape[0] != 1 or volume.modality not in RADIOGRAPHS:
@@ -139,8 +137,9 @@ class ClickEngine:
         clicks, notes = watershed_engine.settle(as_clicks(grid.volume, prompts))
         answer = self._answer(prepared, prompts, cancelled)
         inside, outside = ([c.index[::-1] for c in clicks if c.positive is side] for side in (True, False))
-        if answer.author == "watershed":
-            mask = native.upsample(grid, answer.mask, answer.box, inside, outside)
+        if answer.author == "watershed" or (grid.hounsfield and grid.shape[0] > 1):
+            level = watershed_engine.level(grid, clicks)
+            mask = native.upsample(grid, answer.mask, answer.box, inside, outside, level)
         else:
             mask = native.upsample_probability(grid, answer.inside.astype(np.float32), answer.box, inside, outside)
         mask = confined(grid.volume, prompts, mask)
@@ -151,16 +150,17 @@ class ClickEngine:
         return Segmentation(mask, answer.expected, len(clicks), " ".join(notes), hint, label=answer.name)
 
     def _answer(
-        self, prepared: Prepared, prompts: tuple[Prompt, ...], cancelled: Callable[[], bool], alone: bool = False
+        self, prepared: Prepared, prompts: tuple[Prompt, ...], cancelled: Callable[[], bool], by: str = ""
     ) -> Answer:
         """The answer to all prompts, each on top of the answer to those before it; at least one click of them adds.
 
         Args:
-            alone: the network's own, whatever the classical engine and a drawn structure say.
+            by: "network" or "watershed", whose own it is then, whatever the other or a drawn structure says.
         """
         known = prepared.answers
-        start = next((n for n in range(len(prompts), 0, -1) if (alone, prompts[:n]) in known), 0)
-        answer = known[alone, prompts[:start]] if start else None
+        begin = self._anew(prepared, prompts, cancelled, by)
+        start = next((n for n in range(len(prompts), begin, -1) if (by, prompts[:n]) in known), begin)
+        answer = known[by, prompts[:start]] if start > begin else None
         for n in range(start + 1, len(prompts) + 1):
             if not any(c.positive for c in as_clicks(prepared.grid.volume, prompts[:n])):
                 continue  # clicks that remove mean nothing before one that adds: they are answered together with it
@@ -169,12 +169,28 @@ class ClickEngine:
             if isinstance(prompts[n - 1], Alternative):
                 answer = self._alternative(prepared, prompts[:n], cancelled)
             else:
-                answer = self._next(prepared, prompts[:n], answer, cancelled, alone)
-            known[alone, prompts[:n]] = answer
+                own = by or ("watershed" if answer is None and begin else "")
+                answer = self._next(prepared, prompts[:n], answer, cancelled, own)
+            known[by, prompts[:n]] = answer
             while len(known) > KEPT:
                 known.popitem(last=False)
         assert answer is not None, "settle() refuses prompts of which none adds"
         return answer
+
+    def _anew(self, prepared: Prepared, prompts: tuple[Prompt, ...], cancelled: Callable[[], bool], by: str) -> int:
+        """How many of a row's first prompts are answered together with the next one instead of one after the other.
+
+        A row of 500 must not take minutes when a study is opened again, where the classical engine answers them.
+        """
+        if len(prompts) <= IN_TURN or by == "network" or any(isinstance(p, Alternative) for p in prompts):
+            return 0
+        if not by:
+            grid = prepared.grid
+            adds = (any(c.positive for c in as_clicks(grid.volume, (p,))) for p in prompts)
+            first = prompts[: 1 + next(n for n, positive in enumerate(adds) if positive)]
+            if not grid.hounsfield or self._answer(prepared, first, cancelled).author != "watershed":
+                return 0
+        return (len(prompts) - 1) // IN_TURN * IN_TURN
 
     def _next(
         self,
@@ -182,26 +198,27 @@ class ClickEngine:
         prompts: tuple[Prompt, ...],
         before: Answer | None,
         cancelled: Callable[[], bool],
-        alone: bool,
+        by: str,
     ) -> Answer:
         """The answer to all prompts on top of `before`, that to all but the last; None where nothing added yet."""
         grid = prepared.grid
         latest = as_clicks(grid.volume, prompts[-1:])
         clicks, _ = watershed_engine.settle((*as_clicks(grid.volume, prompts[:-1]), *latest))
         newest = len(latest) if before is not None else len(clicks)
-        if before is None and not alone and (drawn := self._under(prepared, clicks)) is not None:
+        if before is None and not by and (drawn := self._under(prepared, clicks)) is not None:
             return drawn
-        if self.classical and not alone and (before is None or before.author == "watershed"):
-            return _of_the_classical(grid, prompts, cancelled)
+        net = self.network
         other = None
-        if not prepared.structures and (before is None or not alone):
+        if (not prepared.structures and (before is None or by != "network")) or by == "watershed":
+            # On CT the network finishes what the classical engine answers.
             other = choice.classical(grid, clicks, clicks[-newest:], before, cancelled)
-        net = _net(self.folder)
-        if other is not None:
             other = looking.finished(grid, prepared.pyramid, net, clicks, newest, other, cancelled)
-        answer = looking.learned(grid, prepared.pyramid, net, clicks, newest, before, other, cancelled)
-        if other is not None and not alone:
-            answer = choice.better(grid, clicks, before, answer, other, _chooser(self.folder))
+        if other is not None and (by == "watershed" or choice.led(grid, before)):
+            answer = other
+        else:
+            answer = looking.learned(grid, prepared.pyramid, net, clicks, newest, before, other, cancelled)
+            if other is not None and not by:
+                answer = choice.better(grid, clicks, before, answer, other, _chooser(self.folder))
         return answer if before is None else replace(answer, name=before.name)
 
     def _alternative(self, prepared: Prepared, prompts: tuple[Prompt, ...], cancelled: Callable[[], bool]) -> Answer:
@@ -214,21 +231,13 @@ class ClickEngine:
             return self._answer(prepared, prompts[:-2], cancelled)
         stands = self._answer(prepared, prompts[:-1], cancelled)
         places = tuple(p for p in prompts if not isinstance(p, Alternative))
-        if stands.author != "network" or stands.name:
-            return self._answer(prepared, places, cancelled, alone=True)
-        return _of_the_classical(prepared.grid, places, cancelled)
+        own = "watershed" if stands.author == "network" and not stands.name else "network"
+        return self._answer(prepared, places, cancelled, own)
 
     def _under(self, prepared: Prepared, clicks: list[Click]) -> Answer | None:
         """The smallest structure of a radiograph that lies under the click that adds."""
         begun = next(c for c in reversed(clicks) if c.positive)
         return next((s.answer for s in prepared.structures if s.holds(begun)), None)
-
-
-def _of_the_classical(grid: Grid, prompts: tuple[Prompt, ...], cancelled: Callable[[], bool]) -> Answer:
-    """What `WatershedEngine` answers to these prompts, whatever else was asked for between them."""
-    places = tuple(p for p in prompts if not isinstance(p, Alternative))
-    mask, box = watershed_engine.in_turn(grid, places, cancelled)
-    return Answer(box, mask.astype(np.float16), watershed_engine.confidence(grid, mask, box), "watershed")
 
 
 def _anatomy(volume: Volume) -> tuple[Structure, ...]:

@@ -95,8 +95,10 @@ def _of_case(case: cohorts.Case, net: Running) -> list[Pair]:
                 row = choice.features(grid, clicks[-1], before, learned, other)
                 back = case.side != "train" or cohorts.kept_back(case, label)
                 found.append(Pair(f"{judged.patient_of(case)} {label}", number > 0, back, row, *scores, weight))
-                # Mostly the better one goes on, now and then the other, as it will happen.
-                before = learned if (scores[0] >= scores[1]) is (rng.random() < 0.8) else other
+                # Mostly the better one goes on, now and then the other, as it will happen; on CT what the classical
+                # engine began leaves nothing to choose.
+                goes_on = grid.hounsfield or (scores[0] >= scores[1]) is (rng.random() < 0.8)
+                before = learned if goes_on else other
                 answer = Mask.from_full(before.full(grid.shape) > 0.5)
                 step = reader.next_click(Mask.from_full(target), answer, grid.spacing)
                 if step is None:

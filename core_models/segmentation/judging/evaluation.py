@@ -45,7 +45,7 @@ class Contender:
 
 def shipped() -> list[str]:
     """The engines that ship, those with two answers also as read by somebody who looks at both."""
-    return [name for row in registry.ENGINES for name in (row.name, *[row.name + EITHER] * bool(row.other))]
+    return [name for row in registry.ENGINES for name in (row.name, *[row.name + EITHER] * row.alternatives)]
 
 
 def contenders(names: Sequence[str]) -> list[Contender]:
@@ -65,7 +65,7 @@ def contenders(names: Sequence[str]) -> list[Contender]:
         own = name.removesuffix(EITHER)
         registry.engine(own)  # is there, and its packages are
         row = next(r for r in registry.ENGINES if r.name == own)
-        if own != name and not row.other:
+        if own != name and not row.alternatives:
             raise Refused(f"The segmentation engine {own} has one answer alone.")
         digest = sources.digest(row.entry.partition(":")[0])
         load = lambda own=own: registry.engine(own)  # noqa: E731

@@ -45,21 +45,21 @@ best answer up to a click. Drop: how far the answer after a click is below it, m
 clicks. Clicks to .80 and .90: medians, "> {clicks}" where half of the targets do not get there. Seconds are of the
 engine's answer alone. Intervals are 95 %, by a bootstrap ({resamples} draws, fixed seed) over patients, or over targets
 where there are fewer than five patients, which tells nothing of other patients. `…{either}` is an engine
-with a reader who after each click also looks at its other answer (Shift+A: `watershed` has the network's, `click` that
-of whichever did not stand) and keeps it where its Dice is better by more than {worth:g}; the key is not counted as a
-click.
+with a reader who after each click also looks at its other answer (Shift+A: that of whichever of both did not stand) and
+keeps it where its Dice is better by more than {worth:g}; the key is not counted as a click.
 
 **Data.** {data}
-No engine was trained on any of it, but for the example CT of TotalSegmentator: it is on the training side of engines
-with weights, so its row judges only those without. The constants of `watershed` were once chosen on the whole demo CT,
-which flatters its rows there; what was changed since was chosen on the training scans. Of what tells vertebrae and ribs
-two things were added after a look at the demo CT's two judged ribs, and kept because the training ribs gained by them
-too: that brighter thresholds are tried in turn, and how little a further click adds. What a click that removes parts at
-edges, and what one that adds may bring back, was chosen on the training CTs and, for `click`, on MR of the training and
-validation sides, with this reader and with one who clicks anywhere in the inner half of an error; what is judged here
-was not looked at. Those of `click` were chosen on
-training scans, without HU on the validation side as well, but about ten forms of it were run on the demo CT, of which
-the last ships, and which of the two engines stands first on CT was decided with those figures in sight.
+No engine was trained on any of it, but for the example CT of TotalSegmentator: it trained the network, and constants
+of both engines were chosen on it, so that its row judges none but the lazy baseline. The first constants of `watershed`
+were once chosen on the whole demo CT, which flatters its rows there; what was changed since was chosen on the training
+CTs. Of what tells vertebrae and ribs two things were added after a look at the demo CT's two judged ribs, and kept
+because the training ribs gained by them too: that brighter thresholds are tried in turn, and how little a further click
+adds. What a click that removes parts at edges, and what one that adds may bring back, was chosen on the training CTs
+and, for `click`, on MR of the training and validation sides, with this reader and with one who clicks anywhere in the
+inner half of an error; what is judged here was not looked at. The same holds of how vessels are followed, of where
+values put a CT's surface, and of what leads after a first click on CT, which were chosen on the training CTs alone. The
+other constants of `click` were chosen on training scans, without HU on the validation side as well, but about ten forms
+of it were run on the demo CT before.
 """
 
 

@@ -1,7 +1,7 @@
 """Labelled CTs → how often a suggested name is right, wrong and withheld, beside the rules alone.
 
 The atlas is fitted anew for each comparison, without what is judged.  Judged are the masks as they were labelled, the
-classical engine's answer to one click in each, and balls where no structure is: those should get no name.
+default engine's answer to one click in each, and balls where no structure is: those should get no name.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 
 from core_models.errors import Refused
-from core_models.segmentation import cohorts
+from core_models.segmentation import cohorts, registry
 from core_models.segmentation.engine import Click, Mask
 from core_models.segmentation.judging import reader
 from core_models.segmentation.metrics import dice, together
 from core_models.segmentation.naming import labels, train_atlas
 from core_models.segmentation.naming.atlas import Atlas
-from core_models.segmentation.watershed_engine import WatershedEngine
 from core_models.study.volume import Volume
 
 Progress = Callable[[int, int, str], None]
@@ -112,7 +111,7 @@ def _masks(scan: tuple[Volume, np.ndarray], names: Sequence[str]) -> Iterator[Ju
 
 @dataclass(frozen=True)
 class Answer:
-    """The classical engine's answer to some clicks in a structure, and the Dice it reached."""
+    """The default engine's answer to some clicks in a structure, and the Dice it reached."""
 
     name: str
     structure: str
@@ -129,7 +128,7 @@ def answers(volume: Volume, label_map: np.ndarray, names: Sequence[str]) -> Iter
         if name in names and name != "lung" and mask.count * volume.voxel_ml >= train_atlas.LEAST_ML:
             chosen.setdefault(name, []).append((structure, mask))
     every = [(name, *own[len(own) // 2]) for name, own in chosen.items()]
-    engine = WatershedEngine()
+    engine = registry.engine_for(volume)
     prepared = engine.prepare(volume)
     for name, structure, mask in every[:CLICKED]:
         target = Mask.from_full(reader.largest_part(mask.full()))
