@@ -169,7 +169,7 @@ def test_nothing_to_judge_and_unknown_engines_are_refused(tmp_path: Path, monkey
         evaluation.run([], [], LAZY, tmp_path, 2)
     with pytest.raises(NotFound):
         evaluation.contenders(["nothing"])
-    lone = tuple(replace(row, other="") for row in registry.ENGINES)
+    lone = tuple(replace(row, alternatives=False) for row in registry.ENGINES)
     with monkeypatch.context() as patched:
         patched.setattr(registry, "ENGINES", lone)
         with pytest.raises(Refused, match="one answer"):
