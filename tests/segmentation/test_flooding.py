@@ -110,7 +110,7 @@ def test_a_surface_is_where_a_trilinear_sample_crosses_zero(native_shape):
     values = smooth_noise(built.shape, 4)
     box = tuple(slice(0, n) for n in values.shape)
     start, stop = np.array([0, 3, 5]), np.array(native_shape) - [0, 2, 0]
-    found = native._above_zero(values, built, box, start, stop)
+    found = native._above_zero(values, built, values > 0, box, start, stop)
     at = [(np.arange(a, b) + 0.5) / f - 0.5 for a, b, f in zip(start, stop, built.factor, strict=True)]
     wanted = ndimage.map_coordinates(values, np.meshgrid(*at, indexing="ij"), order=1, mode="nearest")
     assert 0.2 < found.mean() < 0.8
